@@ -1,0 +1,7 @@
+//! Keeping things for years: repair planning, tiers, two-dimensional coding,
+//! endowments.
+//!
+//! It never opens a socket or a file, never reads a clock, never draws a random
+//! number, never plans a repair from gossip alone, and never counts a shard as
+//! kept without a receipt or a proof for it. Membership, probes and time are
+//! passed in.
