@@ -1,1 +1,8 @@
-//! x
+//! The EchoNet node: the only place that touches network, disk, clock and
+//! randomness.
+//!
+//! Decisions are made by the pure crates; this one carries them out. It never
+//! decides by itself what is valid, enough, or at fault.
+
+pub mod config;
+pub mod service;

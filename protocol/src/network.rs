@@ -1,0 +1,204 @@
+//! A network's constitution: its genesis, its NetworkID, and how to be pointed
+//! to it.
+//!
+//! The genesis never changes; its hash is in every signed record, every hello
+//! and every record key.
+
+use std::{net::SocketAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bytes::fixed_bytes,
+    codec::{self, DecodeError},
+    identity::{NodeId, ensure},
+    params,
+    time::{Epoch, UnixSeconds},
+};
+
+fixed_bytes! {
+    /// BLAKE3 hash of the genesis file's bytes.
+    NetworkId, 32
+}
+
+/// How fast the network suspects, waits and repairs (design 8). Seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// Between two probes of a member.
+    pub probe_s: u64,
+    /// Unreachable for this long: suspected, then a hint to probe directly.
+    pub suspect_s: u64,
+    /// Unreachable for this long: its shards count as lost.
+    pub grace_s: u64,
+    /// Delay before an urgent repair.
+    pub urgent_s: u64,
+    /// A segment below n is topped up within this time.
+    pub top_up_s: u64,
+}
+
+/// Parameters of the witnesses (design 9).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessParams {
+    /// The first witness set; later sets are signed by 2f+1 of the one before.
+    pub set: Vec<NodeId>,
+    /// Most members of an audit committee.
+    pub committee_max: u8,
+    /// drand chain hash, hex; empty: the witness set's own threshold beacon.
+    pub drand_chain: String,
+    /// Public key of the threshold beacon; empty where drand is used or no
+    /// witness exists.
+    #[serde(with = "serde_bytes")]
+    pub beacon_key: Vec<u8>,
+}
+
+/// A network's parameters (SPEC.md, "Genesis").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// Format version.
+    pub v: u8,
+    /// For people; no uniqueness is promised.
+    pub name: String,
+    /// Start of epoch 0.
+    pub created: UnixSeconds,
+    /// Makes networks of equal parameters distinct.
+    #[serde(with = "serde_bytes")]
+    pub salt: Vec<u8>,
+    /// Whether the rules for development networks hold: an issuer grants any
+    /// key that asks, unvetted holders are not limited.
+    pub development: bool,
+    /// Length of an epoch, seconds.
+    pub epoch_s: u64,
+    /// Most bytes of a segment.
+    pub segment_bytes: u32,
+    /// Length of a volume, bytes.
+    pub volume_bytes: u64,
+    /// Epochs that an unsealed shard is kept.
+    pub unsealed_epochs: u64,
+    /// Epochs between the last lease's end and collection.
+    pub collect_grace_epochs: u64,
+    /// Most epochs of a lease.
+    pub lease_epochs_max: u64,
+    /// Most epochs of a lease on the free pool.
+    pub free_lease_epochs_max: u64,
+    /// Who may sign grants.
+    pub issuers: Vec<NodeId>,
+    /// Failure detection and repair.
+    pub timing: Timing,
+    /// Audits.
+    pub witness: WitnessParams,
+}
+
+impl Genesis {
+    /// Deterministic bytes: the genesis file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        NetworkId(*blake3::hash(&self.encode()).as_bytes())
+    }
+
+    /// Reads a genesis file.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when malformed or when a parameter is out of bounds.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const KIND: &str = "genesis";
+        let genesis: Self = codec::decode(KIND, bytes, params::GENESIS_BYTES_MAX)?;
+        let malformed = |reason| DecodeError::Malformed { kind: KIND, reason };
+        genesis.check().map_err(malformed)?;
+        Ok(genesis)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        ensure(self.v == params::FORMAT_VERSION, || format!("version {} unknown", self.v))?;
+        ensure(self.name.len() <= params::LABEL_BYTES_MAX, || "name too long".into())?;
+        ensure(self.salt.len() == 16, || "salt is not 16 bytes".into())?;
+        ensure((1..=86_400).contains(&self.epoch_s), || "epoch_s not in 1..=86400".into())?;
+        let segment = self.segment_bytes as usize;
+        ensure((4096..=params::SEGMENT_BYTES_MAX).contains(&segment), || {
+            format!("segment_bytes {segment} not in 4096..={}", params::SEGMENT_BYTES_MAX)
+        })?;
+        // A shard of a k=1 scheme is a whole segment and must fit into a volume.
+        ensure(self.volume_bytes >= 2 * u64::from(self.segment_bytes), || {
+            "volume_bytes under two segments".into()
+        })?;
+        ensure(self.volume_bytes <= 1 << 32, || "volume_bytes over 4 GiB".into())?;
+        ensure(self.unsealed_epochs >= 1, || "unsealed_epochs is 0".into())?;
+        ensure(self.lease_epochs_max >= 1, || "lease_epochs_max is 0".into())?;
+        ensure(self.issuers.len() <= 64 && self.witness.set.len() <= 256, || {
+            "too many issuers or witnesses".into()
+        })?;
+        ensure(self.witness.beacon_key.len() <= 256, || "beacon_key too long".into())?;
+        ensure(self.witness.drand_chain.len() <= 64, || "drand_chain too long".into())
+    }
+
+    /// The epoch at a time; epoch 0 before the start.
+    #[must_use]
+    pub fn epoch_at(&self, now: UnixSeconds) -> Epoch {
+        Epoch(now.0.saturating_sub(self.created.0) / self.epoch_s)
+    }
+
+    /// When an epoch begins.
+    #[must_use]
+    pub fn epoch_start(&self, epoch: Epoch) -> UnixSeconds {
+        UnixSeconds(self.created.0.saturating_add(epoch.0.saturating_mul(self.epoch_s)))
+    }
+}
+
+/// Where to enter a network: `<NetworkID>.<NodeID>@<ip>:<port>`, hex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BootstrapAddr {
+    /// The network; whoever answers must prove to be in it.
+    pub network: NetworkId,
+    /// Who answers there.
+    pub node: NodeId,
+    /// Where.
+    pub addr: SocketAddr,
+}
+
+/// Text that is not a bootstrap address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a bootstrap address: it looks like <64 hex>.<64 hex>@127.0.0.1:4700")]
+pub struct ParseBootstrapError(String);
+
+impl std::fmt::Display for BootstrapAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}@{}", self.network, self.node, self.addr)
+    }
+}
+
+impl FromStr for BootstrapAddr {
+    type Err = ParseBootstrapError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (network, rest) = text.split_once('.')?;
+            let (node, addr) = rest.split_once('@')?;
+            Some(Self {
+                network: network.parse().ok()?,
+                node: node.parse().ok()?,
+                addr: addr.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| ParseBootstrapError(text.chars().take(200).collect()))
+    }
+}
+
+impl Serialize for BootstrapAddr {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BootstrapAddr {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,76 @@
+//! Network-wide constants and every bound on what is accepted, in one place.
+//!
+//! Parameters that may differ between networks (epoch length, terms, timings)
+//! are in the genesis (`network`), not here. Changing a value here changes the
+//! protocol.
+
+/// Version of every format in SPEC.md.
+pub const FORMAT_VERSION: u8 = 1;
+/// Version of the node protocol that this software speaks at most.
+pub const NODE_PROTOCOL_VERSION: u16 = 1;
+/// BLAKE3 key-derivation context of record digests.
+pub const RECORD_CONTEXT: &str = "EchoNet 2026 signed record v1";
+/// BLAKE3 key-derivation context of the keys under which records are found.
+pub const RECORD_KEY_CONTEXT: &str = "EchoNet 2026 record key v1";
+
+/// Keys under which each record is kept (design 4).
+pub const RECORD_KEYS: u8 = 3;
+/// Nodes that keep a record under each of its keys.
+pub const RECORD_REPLICAS: usize = 4;
+
+/// Most bytes of a signed record, unless its kind says otherwise.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024;
+/// Most bytes of a placement record: 64 holders with their receipts.
+pub const PLACEMENT_RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a genesis file.
+pub const GENESIS_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a segment descriptor: 64 shard hashes and a few numbers.
+pub const DESCRIPTOR_BYTES_MAX: usize = 4 * 1024;
+/// Most bytes of one manifest page, the root page too.
+pub const MANIFEST_PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Content up to this length rides inside its manifest.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Content bytes that one manifest page describes at most.
+pub const PAGE_CONTENT_BYTES: u64 = 1 << 30;
+/// Content length that a manifest may claim at most: 8 TiB, 8192 pages.
+pub const CONTENT_BYTES_MAX: u64 = 8 << 40;
+
+/// Most bytes of a segment.
+pub const SEGMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Segments shorter than this are kept as copies by default (design 2).
+pub const SMALL_SEGMENT_BYTES: usize = 16 * 1024;
+/// Most shards (data and parity) of a segment.
+pub const SHARDS_MAX: usize = 64;
+/// Most bytes of one shard: a whole segment, when k is 1.
+pub const SHARD_BYTES_MAX: usize = SEGMENT_BYTES_MAX;
+
+/// Plain bytes of a chunk at most; compressed ones never exceed it.
+pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Addresses in a node descriptor at most.
+pub const NODE_ADDRS_MAX: usize = 8;
+/// Bytes of a label (region, datacenter, operator, rack) at most.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Bytes of a relay URL at most.
+pub const RELAY_URL_BYTES_MAX: usize = 256;
+
+/// Bytes of a request frame at most.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a response frame at most.
+pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Items (keys, records, shards, descriptors) in one message at most.
+pub const BATCH_ITEMS_MAX: usize = 64;
+/// Bytes of records in one response at most; the rest is asked for again.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an explanation at most.
+pub const REASON_BYTES_MAX: usize = 512;
+
+/// One holder honours at most this part (a divisor) of one grant.
+pub const GRANT_SHARE_DIVISOR: u64 = 8;
+
+const _: () = {
+    assert!(RESPONSE_BYTES_MAX >= BATCH_BYTES_MAX + PLACEMENT_RECORD_BYTES_MAX);
+    assert!(MANIFEST_PAGE_BYTES_MAX <= SEGMENT_BYTES_MAX);
+    assert!(INLINE_BYTES_MAX < MANIFEST_PAGE_BYTES_MAX);
+    assert!(CONTENT_BYTES_MAX / PAGE_CONTENT_BYTES == 8192);
+};
