@@ -144,6 +144,12 @@ pub struct SliceSpec {
     pub group_log: u8,
 }
 
+impl SliceSpec {
+    /// A `group_log` for all of it, as one group of any length: just the bytes, which the receiver
+    /// checks by their hash.
+    pub const WHOLE: u8 = u8::MAX;
+}
+
 /// What a node answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
@@ -183,7 +189,8 @@ pub enum Response {
     /// Answer to [`Request::PutRecords`]: per record, none when kept, else why
     /// not.
     Put(Vec<Option<String>>),
-    /// Send the shard's bytes.
+    /// To [`Request::StoreShard`]: send the shard's bytes. To [`Request::CheckLive`]: begun, the
+    /// answer follows on this stream.
     Ready,
     /// The shard is durable.
     Receipt(Signed<Receipt>),

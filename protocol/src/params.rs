@@ -41,8 +41,8 @@ pub const SEGMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const SMALL_SEGMENT_BYTES: usize = 16 * 1024;
 /// Most shards (data and parity) of a segment.
 pub const SHARDS_MAX: usize = 64;
-/// Most bytes of one shard: a whole segment, when k is 1.
-pub const SHARD_BYTES_MAX: usize = SEGMENT_BYTES_MAX;
+/// Most bytes of one shard. Schemes with few data shards have shorter segments.
+pub const SHARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Plain bytes of a chunk at most; compressed ones never exceed it.
 pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;

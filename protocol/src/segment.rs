@@ -89,6 +89,14 @@ impl Scheme {
         len.div_ceil(self.k as usize)
     }
 
+    /// Most bytes of a segment in a network whose segments have at most
+    /// `segment_bytes`: shards stay within [`params::SHARD_BYTES_MAX`].
+    #[must_use]
+    pub const fn segment_bytes_max(&self, segment_bytes: usize) -> usize {
+        let by_shard = self.k as usize * params::SHARD_BYTES_MAX;
+        if by_shard < segment_bytes { by_shard } else { segment_bytes }
+    }
+
     fn check(&self) -> Result<(), String> {
         ensure(self.code == 1 && self.layout == 1, || {
             format!("code {} with layout {} is not known here", self.code, self.layout)
@@ -178,6 +186,9 @@ impl SegmentDescriptor {
         let length = self.length as usize;
         ensure((1..=params::SEGMENT_BYTES_MAX).contains(&length), || {
             format!("length {length} out of bounds")
+        })?;
+        ensure(self.shard_len() <= params::SHARD_BYTES_MAX, || {
+            format!("shards of {} bytes are over {}", self.shard_len(), params::SHARD_BYTES_MAX)
         })?;
         ensure(self.shards.len() == self.scheme.n(), || {
             format!("{} shard hashes for {} shards", self.shards.len(), self.scheme.n())

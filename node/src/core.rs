@@ -1,0 +1,141 @@
+//! What the parts of a running node share. It does nothing by itself.
+
+use std::sync::Arc;
+
+use echonet_protocol::{
+    identity::{Identity, NodeId, Signed},
+    network::{Genesis, NetworkId},
+    node_descriptor::NodeDescriptor,
+    time::{Epoch, epoch_for_ending},
+};
+use echonet_vault::Vault;
+use tokio::sync::Semaphore;
+
+use crate::{
+    client::Client,
+    clock,
+    config::NodeConfig,
+    members::Members,
+    net::{
+        endpoint::NodeEndpoint, kad::KadRouting, records::RecordStore, routing::ContentRouting as _,
+    },
+    origin::Origin,
+    owner::Catalog,
+};
+
+/// Peers that must have been heard before anything is ended by epoch.
+const ENDING_PEERS_MIN: usize = 3;
+/// The same on a development network.
+const ENDING_PEERS_MIN_DEVELOPMENT: usize = 1;
+
+/// The shared parts of a running node.
+#[derive(Debug)]
+pub struct Core {
+    /// Its key.
+    pub identity: Identity,
+    /// Its network's constitution.
+    pub genesis: Genesis,
+    /// Its network.
+    pub network: NetworkId,
+    /// What it was told.
+    pub config: NodeConfig,
+    /// Its socket.
+    pub endpoint: NodeEndpoint,
+    /// Calls to others.
+    pub client: Client,
+    /// Who is close to a key.
+    pub routing: Arc<KadRouting>,
+    /// Records kept for others.
+    pub records: RecordStore,
+    /// Who is in the network.
+    pub members: Members,
+    /// Shards held for others; none unless the role is storage.
+    pub vault: Option<Vault>,
+    /// What the owner published.
+    pub catalog: Catalog,
+    /// Full copies of the owner's works.
+    pub origin: Origin,
+    /// Bulk bytes that may be in memory on behalf of others.
+    pub bulk: Arc<Semaphore>,
+    /// Live checks that may run at once on behalf of others.
+    pub live_checks: Arc<Semaphore>,
+}
+
+impl Core {
+    /// Its NodeID.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    /// The epoch by the local clock.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.genesis.epoch_at(clock::now())
+    }
+
+    /// The epoch by which things may be ended, when enough peers agree.
+    #[must_use]
+    pub fn ending_epoch(&self) -> Option<Epoch> {
+        let peers_min = if self.genesis.development {
+            ENDING_PEERS_MIN_DEVELOPMENT
+        } else {
+            ENDING_PEERS_MIN
+        };
+        epoch_for_ending(self.epoch(), &self.members.epochs(), peers_min)
+    }
+
+    /// Whether other nodes are served: whether it has a role.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.config.roles.0 != 0
+    }
+
+    /// What it says about itself; none for a client.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<Signed<NodeDescriptor>> {
+        use echonet_protocol::{node_descriptor::Roles, params};
+        if !self.serves() {
+            return None;
+        }
+        let mut addrs = self.endpoint.bound();
+        addrs.retain(|a| !a.ip().is_unspecified());
+        addrs.extend(self.endpoint.addr().ips);
+        addrs.sort_unstable();
+        addrs.dedup();
+        addrs.truncate(params::NODE_ADDRS_MAX);
+        let body = NodeDescriptor {
+            v: params::FORMAT_VERSION,
+            network: self.network,
+            node: self.node_id(),
+            sequence: clock::now().0,
+            roles: self.config.roles,
+            labels: self.config.labels.clone(),
+            capacity_class: NodeDescriptor::class_of(self.config.quota_bytes),
+            addrs,
+            relays: self.config.relays.iter().take(2).cloned().collect(),
+            joined: self.epoch(),
+            issues_grants: self.config.issuer_secret.is_some(),
+            accepts: self.config.roles.has(Roles::STORAGE),
+        };
+        Some(Signed::new(&self.identity, body))
+    }
+
+    /// Takes in a descriptor that somebody handed over, if it verifies: into the
+    /// member table, the address book and, for nodes that serve, the router.
+    pub fn learn(&self, descriptor: Signed<NodeDescriptor>) -> bool {
+        use crate::{members::Learned, net::address::NodeAddr};
+        let node = descriptor.body.node;
+        if node == self.node_id() || descriptor.verify(&self.network).is_err() {
+            return false;
+        }
+        let addr = NodeAddr::from_descriptor(&descriptor.body).filtered(&self.address_rules());
+        let learned = self.members.learn(descriptor, clock::now());
+        if matches!(learned, Learned::New | Learned::Updated) {
+            // An address that cannot be used leaves the member known and unreachable.
+            let _ = self.endpoint.learn(&node.0, &addr);
+            let _ = self.routing.add_peer(node.0, addr);
+        }
+        learned == Learned::New
+    }
+}

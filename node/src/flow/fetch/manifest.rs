@@ -1,0 +1,239 @@
+//! Reading manifests: root and pages come from segments like anything else, and
+//! prove themselves against the ContentID before anything in them is believed.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use echonet_protocol::{
+    announcement::{Announcement, Location},
+    bytes::ManifestHash,
+    content_id::ContentId,
+    data::verified::{ContentShape, GroupCvs, PageCvs},
+    fetch::FetchConfig,
+    manifest::{Extent, ManifestBody, ManifestPage, ManifestRoot},
+    params,
+    segment::SegmentId,
+};
+
+use super::segment::{Account, Located, PartWanted, SegmentBytes, SegmentError, fetch_part};
+use crate::{core::Core, flow::discover};
+
+/// Why a manifest is not believed, or not had.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It, or what it leads to, cannot be had.
+    #[error("manifest found, {0}")]
+    Unavailable(#[from] SegmentError),
+    /// It is wrong: its author's fault.
+    #[error("the manifest is wrong: {0}")]
+    Bad(String),
+}
+
+/// Segments and their holders, remembered for one fetch.
+#[derive(Debug, Default)]
+pub struct Locator {
+    known: Mutex<BTreeMap<SegmentId, Arc<Located>>>,
+}
+
+impl Locator {
+    /// Who holds a segment.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotPlaced`].
+    pub async fn locate(&self, core: &Core, segment: SegmentId) -> Result<Arc<Located>, SegmentError> {
+        self.prefetch(core, &[segment]).await;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&segment).cloned().ok_or(SegmentError::NotPlaced { segment })
+    }
+
+    /// Finds the holders of several segments with as few questions as possible.
+    pub async fn prefetch(&self, core: &Core, segments: &[SegmentId]) {
+        let unknown: Vec<SegmentId> = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            segments.iter().filter(|s| !known.contains_key(s)).copied().collect()
+        };
+        for batch in unknown.chunks(params::BATCH_ITEMS_MAX) {
+            let found = discover::placements(core, batch).await;
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for (segment, records) in found {
+                if let Some(located) = Located::from_records(segment, &records) {
+                    known.insert(segment, Arc::new(located));
+                }
+            }
+        }
+    }
+}
+
+/// A page whose hash tree verified.
+#[derive(Debug)]
+pub struct LoadedPage {
+    /// What it says.
+    pub page: ManifestPage,
+    /// What its MiBs must hash to.
+    pub groups: GroupCvs,
+}
+
+/// A manifest whose root verified.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Its name.
+    pub hash: ManifestHash,
+    /// Where its root page lies.
+    pub location: Location,
+    /// What its root says.
+    pub root: ManifestRoot,
+    /// What its pages must hash to; none for inline content.
+    cvs: Option<PageCvs>,
+    pages: tokio::sync::Mutex<BTreeMap<u32, Arc<LoadedPage>>>,
+}
+
+/// Pages kept in memory at most.
+const PAGES_KEPT: usize = 4;
+
+/// What is fetched of a manifest: with whose means, into whose account.
+pub struct Reader<'a> {
+    /// The node.
+    pub core: &'a Arc<Core>,
+    /// Where segments are.
+    pub locator: &'a Locator,
+    /// Limits of one segment's fetch.
+    pub config: FetchConfig,
+}
+
+impl Reader<'_> {
+    /// The bytes at a location.
+    async fn bytes(
+        &self,
+        location: Location,
+        hash: ManifestHash,
+        account: &mut Account,
+    ) -> Result<Vec<u8>, ManifestError> {
+        let located = self.locator.locate(self.core, location.segment).await?;
+        let start = location.offset as usize;
+        let range = start..start + location.length as usize;
+        if range.end > located.descriptor.length as usize {
+            return Err(ManifestError::Bad("a page outside of its segment".into()));
+        }
+        let is_page = |part: &SegmentBytes| {
+            part.get(range.start, range.len())
+                .is_some_and(|bytes| blake3::hash(&bytes).as_bytes() == &hash.0)
+        };
+        let wanted = PartWanted {
+            located: &located,
+            range: range.clone(),
+            check: &is_page,
+            config: self.config,
+            seed: u64::from_le_bytes(crate::clock::random()),
+        };
+        let part = fetch_part(self.core, wanted, account).await?;
+        let bytes = part.get(range.start, range.len());
+        Ok(bytes.ok_or_else(|| ManifestError::Bad("a page that is not there".into()))?.into_owned())
+    }
+
+    /// The manifest that an announcement names.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn root(
+        &self,
+        announcement: &Announcement,
+        account: &mut Account,
+    ) -> Result<Manifest, ManifestError> {
+        let (hash, location) = (announcement.manifest, announcement.location);
+        let bytes = self.bytes(location, hash, account).await?;
+        let content: ContentId = announcement.content;
+        let bad = |e: &dyn std::fmt::Display| ManifestError::Bad(e.to_string());
+        let root = ManifestRoot::decode(&bytes, &content).map_err(|e| bad(&e))?;
+        let cvs = match &root.body {
+            ManifestBody::Inline(_) => None,
+            ManifestBody::Paged { outboard, .. } => {
+                let shape = ContentShape::new(root.length).map_err(|e| bad(&e))?;
+                Some(PageCvs::verify(content.as_bytes(), shape, outboard).map_err(|e| bad(&e))?)
+            }
+        };
+        Ok(Manifest { hash, location, root, cvs, pages: tokio::sync::Mutex::default() })
+    }
+
+    /// A page of a manifest.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn page(
+        &self,
+        manifest: &Manifest,
+        index: u32,
+        account: &mut Account,
+    ) -> Result<Arc<LoadedPage>, ManifestError> {
+        let mut pages = manifest.pages.lock().await;
+        if let Some(page) = pages.get(&index) {
+            return Ok(Arc::clone(page));
+        }
+        let (ManifestBody::Paged { pages: refs, .. }, Some(cvs)) = (&manifest.root.body, &manifest.cvs)
+        else {
+            return Err(ManifestError::Bad("inline content has no pages".into()));
+        };
+        let at = refs.get(index as usize);
+        let at = at.ok_or_else(|| ManifestError::Bad(format!("no page {index}")))?;
+        let bytes = self.bytes(at.location, at.hash, account).await?;
+        let bad = |e: &dyn std::fmt::Display| ManifestError::Bad(e.to_string());
+        let page = ManifestPage::decode(&bytes, &manifest.root, index).map_err(|e| bad(&e))?;
+        let groups = cvs.verify_page(index.into(), &page.outboard).map_err(|e| bad(&e))?;
+        let loaded = Arc::new(LoadedPage { page, groups });
+        if pages.len() >= PAGES_KEPT {
+            pages.pop_first();
+        }
+        pages.insert(index, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+}
+
+/// Consecutive chunks of a page that are fetched together: they lie in one
+/// segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkRun {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The bytes of it that the chunks lie in.
+    pub stored: Range<usize>,
+    /// First byte of content in the run.
+    pub content_offset: u64,
+    /// The chunks, in the order of the content.
+    pub extents: Vec<Extent>,
+}
+
+/// Plain bytes of one run at most, unless a single chunk has more.
+const RUN_PLAIN_BYTES_MAX: usize = params::SEGMENT_BYTES_MAX;
+
+/// Divides the chunks of a page that touch `content` (bytes of the whole
+/// content) into runs.
+#[must_use]
+pub fn runs(page: &ManifestPage, content: Range<u64>) -> Vec<ChunkRun> {
+    let mut runs: Vec<ChunkRun> = Vec::new();
+    let mut offset = u64::from(page.index) * params::PAGE_CONTENT_BYTES;
+    let mut plain_in_run = 0;
+    for extent in &page.extents {
+        let start = offset;
+        offset += u64::from(extent.plain);
+        if offset <= content.start || start >= content.end {
+            continue;
+        }
+        let segment = page.segments[extent.segment as usize];
+        let stored = extent.offset as usize..(extent.offset + extent.stored) as usize;
+        let plain = extent.plain as usize;
+        match runs.last_mut() {
+            Some(run) if run.segment == segment && plain_in_run + plain <= RUN_PLAIN_BYTES_MAX => {
+                run.stored = run.stored.start.min(stored.start)..run.stored.end.max(stored.end);
+                run.extents.push(*extent);
+                plain_in_run += plain;
+            }
+            _ => {
+                plain_in_run = plain;
+                runs.push(ChunkRun { segment, stored, content_offset: start, extents: vec![*extent] });
+            }
+        }
+    }
+    runs
+}

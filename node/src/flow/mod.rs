@@ -1,0 +1,12 @@
+//! The flows: what the protocol's machines decide, carried out with real
+//! effects.
+
+pub mod discover;
+pub mod driver;
+pub mod fetch;
+pub mod join;
+pub mod live;
+pub mod maintain;
+pub mod publish;
+pub mod status;
+pub mod unpublish;

@@ -1,0 +1,360 @@
+//! Holding shards for others: admission, storing, sealing, ending.
+//!
+//! A receipt leaves only after the vault said that bytes and lease are durable.
+//! Nothing is kept without a lease that verified, and no bulk byte is read
+//! before there is room for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use echonet_protocol::{
+    bytes::{RecordHash, ShardHash},
+    identity::{Identity, NodeId, Signed},
+    lease::{Grant, Lease, LeaseEnd, Receipt},
+    message::{Refusal, RefusalCode, Response},
+    params,
+    placement_record::PlacementRecord,
+    segment::{SegmentDescriptor, SegmentId},
+    time::Epoch,
+};
+use echonet_vault::{
+    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError,
+};
+use serde_bytes::ByteBuf;
+
+use super::{ServeResult, reads, refuse, reply, say};
+use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStream};
+
+/// Bytes read from the stream at once.
+const STEP_BYTES: usize = 256 * 1024;
+/// Epochs that an owner's clock may be ahead of this node's.
+const EPOCHS_AHEAD_MAX: u64 = 2;
+
+/// What a publisher asks when it sends a shard.
+#[derive(Debug)]
+pub(super) struct StoreWish {
+    pub(super) lease: Signed<Lease>,
+    pub(super) grant: Option<Signed<Grant>>,
+    pub(super) descriptor: SegmentDescriptor,
+    pub(super) index: u8,
+    pub(super) placement_version: u64,
+}
+
+/// A wish that verified.
+struct Admitted {
+    lease: Signed<Lease>,
+    grant: Option<Signed<Grant>>,
+    meta: LeaseMeta,
+}
+
+fn vault(core: &Core) -> Result<Vault, Refusal> {
+    let none = || refuse(RefusalCode::NotMyRole, "this node holds no shards");
+    core.vault.clone().ok_or_else(none)
+}
+
+/// Checks a lease and the grant it names: signatures, owner, term, issuer.
+fn admit(
+    core: &Core,
+    peer: &PeerInfo,
+    lease: Signed<Lease>,
+    grant: Option<Signed<Grant>>,
+) -> Result<Admitted, Refusal> {
+    let invalid = |reason: &dyn std::fmt::Display| refuse(RefusalCode::Invalid, reason);
+    lease.verify(&core.network).map_err(|e| invalid(&e))?;
+    let (body, epoch) = (&lease.body, core.epoch());
+    if body.until <= epoch {
+        return Err(refuse(RefusalCode::NoLease, format!("the lease ended in epoch {}", body.until.0)));
+    }
+    if body.from.0 > epoch.0 + EPOCHS_AHEAD_MAX {
+        return Err(invalid(&format!("the lease begins in epoch {}, it is {}", body.from.0, epoch.0)));
+    }
+    if body.term() > core.genesis.lease_epochs_max {
+        let most = core.genesis.lease_epochs_max;
+        return Err(invalid(&format!("a term of {} epochs; at most {most}", body.term())));
+    }
+    let pool = match (&body.grant, &grant) {
+        (None, _) => Pool::Free { prefix: peer.prefix },
+        (Some(named), Some(grant)) if *named == grant.hash() => {
+            check_grant(core, grant, body, epoch)?;
+            Pool::Granted { grant: named.0 }
+        }
+        (Some(_), _) => return Err(not_granted("the lease names a grant that was not sent along")),
+    };
+    let meta = LeaseMeta {
+        id: lease.hash().0,
+        owner: body.owner.0,
+        pool,
+        from_epoch: body.from.0,
+        until_epoch: body.until.0,
+        sealed: false,
+    };
+    Ok(Admitted { lease, grant, meta })
+}
+
+fn not_granted(reason: impl std::fmt::Display) -> Refusal {
+    refuse(RefusalCode::NotGranted, reason)
+}
+
+fn check_grant(core: &Core, grant: &Signed<Grant>, lease: &Lease, now: Epoch) -> Result<(), Refusal> {
+    grant.verify(&core.network).map_err(not_granted)?;
+    let body = &grant.body;
+    if !core.genesis.issuers.contains(&body.issuer) {
+        return Err(not_granted(format!("{} is no issuer that is honoured here", body.issuer)));
+    }
+    if body.owner != lease.owner {
+        return Err(not_granted("the grant is somebody else's"));
+    }
+    if body.until <= now || lease.until > body.until {
+        return Err(not_granted(format!("the grant ends in epoch {}", body.until.0)));
+    }
+    Ok(())
+}
+
+/// Room in the vault for a shard under an admitted lease.
+async fn reserve(vault: &Vault, key: Key, bytes: u32, admitted: &Admitted) -> Result<Reservation, Refusal> {
+    let (vault, meta) = (vault.clone(), admitted.meta);
+    let byte_epochs = admitted.grant.as_ref().map_or(0, |g| g.body.byte_epochs);
+    blocking(move || vault.reserve_evicting(key, bytes, meta, byte_epochs)).await?.map_err(|e| match e {
+        AdmitError::Refused(e) => not_granted(e),
+        AdmitError::QuotaFull { .. } => refuse(RefusalCode::Full, e),
+        AdmitError::Busy => refuse(RefusalCode::Busy, e),
+        AdmitError::Index(_) => refuse(RefusalCode::Internal, e),
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| refuse(RefusalCode::Internal, e))
+}
+
+fn write_refusal(e: WriteError) -> Refusal {
+    let code = match &e {
+        WriteError::QuotaFull { .. } | WriteError::DiskFull { .. } => RefusalCode::Full,
+        WriteError::Busy => RefusalCode::Busy,
+        WriteError::TooLong { .. } | WriteError::Conflict => RefusalCode::Invalid,
+        WriteError::NotStored | WriteError::Quarantined => RefusalCode::NotFound,
+        WriteError::LeaseEnded | WriteError::NoSuchLease => RefusalCode::NoLease,
+        WriteError::TooManyLeases => RefusalCode::Full,
+        _ => RefusalCode::Internal,
+    };
+    refuse(code, e)
+}
+
+pub(super) async fn store(
+    core: &Arc<Core>,
+    peer: &PeerInfo,
+    wish: StoreWish,
+    stream: &mut NodeStream,
+) -> ServeResult<()> {
+    let vault = vault(core)?;
+    let StoreWish { lease, grant, descriptor, index, placement_version } = wish;
+    descriptor.check().map_err(|e| refuse(RefusalCode::Invalid, e))?;
+    let (segment, length) = (descriptor.segment_id(), descriptor.shard_len());
+    let Some(shard) = descriptor.shards.get(usize::from(index)).copied() else {
+        return Err(refuse(RefusalCode::Invalid, format!("no shard {index} in this segment")).into());
+    };
+    if lease.body.segment != segment {
+        return Err(refuse(RefusalCode::Invalid, "the lease is for another segment").into());
+    }
+    let admitted = admit(core, peer, lease, grant)?;
+    let key = Key { segment: segment.0, index };
+    let of = ShardOf { segment, index, shard, length, placement_version };
+    // Lengths of shards are bounded by the descriptor's check: they fit into 32 bits.
+    let reservation = reserve(&vault, key, length as u32, &admitted).await?;
+    let is_here = {
+        let vault = vault.clone();
+        blocking(move || vault.get(key)).await?.map_err(|e| refuse(RefusalCode::Internal, e))?.is_some()
+    };
+    if is_here {
+        let (vault, epoch) = (vault.clone(), core.epoch().0);
+        blocking(move || vault.add_lease(key, reservation, epoch)).await?.map_err(write_refusal)?;
+    } else {
+        let _permit = reads::reserve_bulk(core, length).await?;
+        say(stream, &Response::Ready).await?;
+        let bytes = receive(stream, length).await?;
+        if blake3::hash(&bytes).as_bytes() != &shard.0 {
+            let reason = format!("the bytes of shard {index} have another hash");
+            return Err(refuse(RefusalCode::Invalid, reason).into());
+        }
+        let put = PutRequest {
+            key,
+            shard: Bytes::from(bytes),
+            meta: Bytes::from(descriptor.encode()),
+            epoch: core.epoch().0,
+            reservation,
+        };
+        blocking(move || vault.put(put)).await?.map_err(write_refusal)?;
+    }
+    echonet_vault::crash_point("holder.receipt.before");
+    let receipt = sign_receipt(&core.identity, &admitted.lease, of);
+    reply(stream, &Response::Receipt(receipt)).await
+}
+
+async fn receive(stream: &mut NodeStream, length: usize) -> ServeResult<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    for part in bytes.chunks_mut(STEP_BYTES) {
+        stream.read_exact(part).await?;
+        // Lets the connection's driver run between large reads.
+        tokio::task::yield_now().await;
+    }
+    Ok(bytes)
+}
+
+/// Which shard a receipt is for.
+struct ShardOf {
+    segment: SegmentId,
+    index: u8,
+    shard: ShardHash,
+    length: usize,
+    placement_version: u64,
+}
+
+/// To be called once bytes and lease are durable, never before.
+fn sign_receipt(identity: &Identity, lease: &Signed<Lease>, of: ShardOf) -> Signed<Receipt> {
+    let body = Receipt {
+        v: params::FORMAT_VERSION,
+        network: lease.body.network,
+        lease: lease.hash(),
+        segment: of.segment,
+        index: of.index,
+        shard: of.shard,
+        length: of.length as u32,
+        holder: identity.node_id(),
+        from: lease.body.from,
+        until: lease.body.until,
+        placement_version: of.placement_version,
+    };
+    Signed::new(identity, body)
+}
+
+pub(super) async fn add_lease(
+    core: &Arc<Core>,
+    peer: &PeerInfo,
+    lease: Signed<Lease>,
+    grant: Option<Signed<Grant>>,
+    index: u8,
+    placement_version: u64,
+) -> Result<Response, Refusal> {
+    let vault = vault(core)?;
+    let segment = lease.body.segment;
+    let admitted = admit(core, peer, lease, grant)?;
+    let key = Key { segment: segment.0, index };
+    let reading = vault.clone();
+    let found = blocking(move || {
+        let located = reading.get(key).map_err(|e| e.to_string())?;
+        located.map(|l| Ok((l.shard_len(), l.shard_hash()))).transpose()
+    });
+    let found: Option<(u32, [u8; 32])> =
+        found.await?.map_err(|e: String| refuse(RefusalCode::Internal, e))?;
+    let Some((length, hash)) = found else {
+        let reason = format!("shard {index} of {} is not here", segment.short());
+        return Err(refuse(RefusalCode::NotFound, reason));
+    };
+    let reservation = reserve(&vault, key, length, &admitted).await?;
+    let epoch = core.epoch().0;
+    blocking(move || vault.add_lease(key, reservation, epoch)).await?.map_err(write_refusal)?;
+    let (shard, length) = (ShardHash(hash), length as usize);
+    let of = ShardOf { segment, index, shard, length, placement_version };
+    Ok(Response::Receipt(sign_receipt(&core.identity, &admitted.lease, of)))
+}
+
+pub(super) async fn seal(core: &Arc<Core>, placements: Vec<ByteBuf>) -> Result<Response, Refusal> {
+    let vault = vault(core)?;
+    bounded(placements.len())?;
+    let (network, own) = (core.network, core.node_id());
+    let sealed = blocking(move || {
+        let mut sealed = 0;
+        for bytes in placements {
+            let record = PlacementRecord::decode(&bytes, &network)
+                .map_err(|e| refuse(RefusalCode::Invalid, e))?;
+            sealed += u16::from(seal_one(&vault, own, &record, bytes.into_vec())?);
+        }
+        Ok(sealed)
+    });
+    Ok(Response::Done(sealed.await??))
+}
+
+/// Keeps what a placement record says that this node holds; whether it holds it.
+fn seal_one(
+    vault: &Vault,
+    own: NodeId,
+    record: &PlacementRecord,
+    bytes: Vec<u8>,
+) -> Result<bool, Refusal> {
+    let Some(receipt) = record.body.receipts.iter().find(|r| r.body.holder == own) else {
+        return Ok(false);
+    };
+    let key = Key { segment: receipt.body.segment.0, index: receipt.body.index };
+    match vault.seal(key, receipt.body.lease.0) {
+        Ok(_) => {}
+        Err(WriteError::NotStored | WriteError::NoSuchLease | WriteError::LeaseEnded) => {
+            return Ok(false);
+        }
+        Err(e) => return Err(write_refusal(e)),
+    }
+    match vault.put_placement(key.segment, record.body.version, Bytes::from(bytes)) {
+        Ok(_) | Err(WriteError::StalePlacement { .. }) => Ok(true),
+        Err(e) => Err(write_refusal(e)),
+    }
+}
+
+pub(super) async fn end_leases(
+    core: &Arc<Core>,
+    ends: Vec<Signed<LeaseEnd>>,
+) -> Result<Response, Refusal> {
+    let vault = vault(core)?;
+    bounded(ends.len())?;
+    for end in &ends {
+        end.verify(&core.network).map_err(|e| refuse(RefusalCode::Invalid, e))?;
+    }
+    let ended = blocking(move || {
+        let mut ended = 0;
+        for end in ends {
+            ended += u16::from(end_one(&vault, &end.body)?);
+        }
+        Ok(ended)
+    });
+    Ok(Response::Done(ended.await??))
+}
+
+fn end_one(vault: &Vault, end: &LeaseEnd) -> Result<bool, Refusal> {
+    let internal = |e: &dyn std::fmt::Display| refuse(RefusalCode::Internal, e);
+    let mut ended = false;
+    // Which index this node holds of a segment is the vault's knowledge, not the owner's.
+    for key in keys_of(vault, end.segment).map_err(|e| internal(&e))? {
+        let leases = vault.leases(key).map_err(|e| internal(&e))?;
+        let is_owners = |l: &echonet_vault::StoredLease| {
+            RecordHash(l.meta.id) == end.lease && l.meta.owner == end.owner.0
+        };
+        if leases.iter().any(is_owners) {
+            vault.end_lease(key, end.lease.0).map_err(write_refusal)?;
+            ended = true;
+        }
+    }
+    Ok(ended)
+}
+
+fn keys_of(vault: &Vault, segment: SegmentId) -> Result<Vec<Key>, echonet_vault::IndexError> {
+    let keys = vault.keys_of(&segment.0)?;
+    Ok(keys)
+}
+
+fn bounded(items: usize) -> Result<(), Refusal> {
+    if items <= params::BATCH_ITEMS_MAX {
+        return Ok(());
+    }
+    let reason = format!("{items} items; send at most {}", params::BATCH_ITEMS_MAX);
+    Err(refuse(RefusalCode::Invalid, reason))
+}
+
+pub(super) fn has(core: &Core, shards: &[(SegmentId, u8)]) -> Result<Response, Refusal> {
+    let vault = vault(core)?;
+    bounded(shards.len())?;
+    let is_here = |(segment, index): &(SegmentId, u8)| {
+        let key = Key { segment: segment.0, index: *index };
+        vault.get(key).map(|located| located.is_some()).map_err(|e| refuse(RefusalCode::Internal, e))
+    };
+    Ok(Response::Has(shards.iter().map(is_here).collect::<Result<_, _>>()?))
+}

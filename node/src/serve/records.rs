@@ -1,0 +1,142 @@
+//! Keeping announcements and placement records for others.
+//!
+//! What is kept verified first; what is given out is verified again by whoever
+//! asked.
+
+use echonet_protocol::{
+    announcement::{Announcement, RecordKind, record_keys},
+    identity::Signed,
+    message::{Refusal, RefusalCode, Response},
+    params,
+    placement_record::PlacementRecord,
+    time::UnixSeconds,
+};
+use serde_bytes::ByteBuf;
+
+use super::refuse;
+use crate::{
+    clock,
+    core::Core,
+    net::{
+        address::ObservedPrefix,
+        gate::PeerInfo,
+        records::{RecordKey, StoredRecord},
+    },
+};
+
+/// How far in the future a record may expire, seconds.
+const EXPIRY_S_MAX: u64 = 400 * 24 * 3600;
+/// How long a placement record is kept without being put again, seconds.
+const PLACEMENT_KEPT_S: u64 = 48 * 3600;
+
+/// Where a record is kept in the store: its first record key.
+pub(crate) fn store_key(core: &Core, kind: RecordKind, id: &[u8; 32]) -> RecordKey {
+    RecordKey(record_keys(&core.network, kind, id)[0].0)
+}
+
+pub(super) fn get(core: &Core, kind: RecordKind, ids: &[[u8; 32]]) -> Result<Response, Refusal> {
+    if ids.len() > params::BATCH_ITEMS_MAX {
+        let reason = format!("{} ids; ask for at most {}", ids.len(), params::BATCH_ITEMS_MAX);
+        return Err(refuse(RefusalCode::Invalid, reason));
+    }
+    let (mut records, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+    for id in ids {
+        let found = local(core, kind, id);
+        let size: usize = found.iter().map(Vec::len).sum();
+        // The first id is always answered: one key's records are bounded by the store.
+        if looked_at > 0 && bytes + size > params::BATCH_BYTES_MAX {
+            break;
+        }
+        bytes += size;
+        looked_at += 1;
+        records.extend(found.into_iter().map(ByteBuf::from));
+    }
+    Ok(Response::Records { records, looked_at })
+}
+
+/// The records that this node itself keeps under an id, its own vault's too.
+pub(crate) fn local(core: &Core, kind: RecordKind, id: &[u8; 32]) -> Vec<Vec<u8>> {
+    let now = clock::now();
+    let key = store_key(core, kind, id);
+    let stored = core.records.get(&key, kind.number(), now.0);
+    let mut found: Vec<Vec<u8>> = stored.into_iter().map(|r| r.bytes.to_vec()).collect();
+    if kind == RecordKind::Placement
+        && let Some((_, placement)) = core.vault.as_ref().and_then(|v| v.placement(id).ok().flatten())
+        && !found.iter().any(|f| f[..] == placement[..])
+    {
+        found.push(placement.to_vec());
+    }
+    found
+}
+
+pub(super) async fn put(
+    core: &Core,
+    peer: &PeerInfo,
+    records: Vec<(RecordKind, ByteBuf)>,
+) -> Result<Response, Refusal> {
+    if records.len() > params::BATCH_ITEMS_MAX {
+        let reason = format!("{} records; send at most {}", records.len(), params::BATCH_ITEMS_MAX);
+        return Err(refuse(RefusalCode::Invalid, reason));
+    }
+    let mut outcomes = Vec::with_capacity(records.len());
+    for (kind, bytes) in records {
+        outcomes.push(keep(core, peer.prefix, kind, bytes.into_vec()).err());
+    }
+    Ok(Response::Put(outcomes))
+}
+
+/// Verifies a record and keeps it; why not, in words.
+pub(crate) fn keep(
+    core: &Core,
+    prefix: ObservedPrefix,
+    kind: RecordKind,
+    bytes: Vec<u8>,
+) -> Result<(), String> {
+    let now = clock::now();
+    let record = match kind {
+        RecordKind::Announcement => announcement(core, prefix, bytes, now)?,
+        RecordKind::Placement => placement(core, prefix, bytes, now)?,
+    };
+    core.records.put(record, now.0).map(drop).map_err(|e| e.to_string())
+}
+
+fn announcement(
+    core: &Core,
+    prefix: ObservedPrefix,
+    bytes: Vec<u8>,
+    now: UnixSeconds,
+) -> Result<StoredRecord, String> {
+    let signed = Signed::<Announcement>::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
+    let body = signed.body;
+    if body.expires.0 <= now.0 {
+        return Err("announcement: expired already".into());
+    }
+    Ok(StoredRecord {
+        key: store_key(core, RecordKind::Announcement, body.content.as_bytes()),
+        kind: RecordKind::Announcement.number(),
+        publisher: body.publisher.0,
+        sequence: body.sequence,
+        expires_unix_s: body.expires.0.min(now.0 + EXPIRY_S_MAX),
+        prefix,
+        bytes: bytes.into(),
+    })
+}
+
+fn placement(
+    core: &Core,
+    prefix: ObservedPrefix,
+    bytes: Vec<u8>,
+    now: UnixSeconds,
+) -> Result<StoredRecord, String> {
+    let record = PlacementRecord::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
+    let body = record.body;
+    Ok(StoredRecord {
+        key: store_key(core, RecordKind::Placement, &body.segment_id().0),
+        kind: RecordKind::Placement.number(),
+        publisher: body.owner.0,
+        sequence: body.version,
+        expires_unix_s: now.0 + PLACEMENT_KEPT_S,
+        prefix,
+        bytes: bytes.into(),
+    })
+}
