@@ -3,7 +3,7 @@
 //! m parity shards; k = 1 gives m + 1 identical copies through the same code.
 //!
 //! Encoding and rebuilding are one operation, a small matrix times k byte rows, done in columns
-//! of 32 KiB so that the outputs stay in the first-level cache. Byte i of a shard depends only on
+//! of 4 KiB so that the outputs stay in the first-level cache. Byte i of a shard depends only on
 //! byte i of the others, so any range can be rebuilt from the same range of any k shards. It
 //! never checks hashes: feed it verified ranges. Source: SPEC_DATA.md section 3.
 
@@ -20,8 +20,9 @@ use matrix::Matrix;
 
 mod matrix;
 
-/// Bytes of every shard that are worked on at a time.
-const COLUMN_BYTES: usize = 32 * 1024;
+/// Bytes of every shard that are worked on at a time: ten inputs and an output of this size fit a
+/// first-level cache of 48 KiB. Measured for 10+6: 1.15x the speed of 32 KiB, 1.9x of whole shards.
+const COLUMN_BYTES: usize = 4 * 1024;
 
 /// At most this many codes are kept by [`ErasureCode::shared`]; others are built each time.
 const SHARED_CODES_MAX: usize = 64;

@@ -152,7 +152,7 @@ fn nothing_is_decided_before_enough_is_known() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn cuts_do_not_depend_on_the_pieces(

@@ -6,6 +6,7 @@ mod chunker;
 mod compression;
 mod content;
 mod erasure;
+mod vectors;
 mod verified;
 
 /// Reproducible bytes: BLAKE3's extendable output of the label.

@@ -64,7 +64,7 @@ fn decode_in_pieces(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn slices_are_those_of_bao_tree((len, range) in len_and_range(), group_log in 0u8..=10) {
