@@ -152,3 +152,22 @@ impl Chunker {
         self.carry.extend_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_carry_stays_within_its_bound() {
+        // Random bytes are cut long before the window's end, so used bytes pile up.
+        let mut data = vec![0; 64 << 20];
+        blake3::Hasher::new().update(b"carry").finalize_xof().fill(&mut data);
+        for piece in [10_000, 1_000_000, CHUNK_BYTES_MAX - 1, 9_000_000] {
+            let mut chunker = Chunker::new(0);
+            for input in data.chunks(piece) {
+                chunker.feed(input, |_| {});
+                assert!(chunker.carry.capacity() <= CARRY_BYTES_MAX, "fed {piece} at a time");
+            }
+        }
+    }
+}

@@ -97,7 +97,7 @@ pub enum DecompressError {
         /// What the bytes gave or claim.
         found: u64,
     },
-    /// Not exactly one zstd frame without a dictionary.
+    /// Not exactly one zstd frame that says its length.
     #[error("stored chunk is not a single plain zstd frame: {0}; the manifest is wrong")]
     Frame(&'static str),
     /// zstd refused the frame.
@@ -249,9 +249,6 @@ fn check_claims(codec: StoredCodec, stored: &[u8], plain: usize) -> Result<(), D
             return Err(DecompressError::Length { expected: plain, found });
         }
         Some(_) => {}
-    }
-    if zstd_safe::get_dict_id_from_frame(stored).is_some() {
-        return Err(DecompressError::Frame("it needs a dictionary"));
     }
     match zstd_safe::find_frame_compressed_size(stored) {
         Ok(frame_bytes) if frame_bytes == stored.len() => Ok(()),

@@ -33,9 +33,8 @@ static SHARED_CODES: Mutex<BTreeMap<(usize, usize), Arc<ErasureCode>>> =
 /// This processor lacks what the erasure code was compiled for.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "this processor lacks {missing}, which the erasure code was compiled to use: build with \
-     RUST_REED_SOLOMON_ERASURE_ARCH=x86-64-v2 for it, or run on a newer machine (Intel Haswell \
-     2013, AMD Excavator 2015)"
+    "this processor lacks {missing}, which the erasure code is compiled to use: run this node on \
+     a newer machine (Intel Haswell 2013, AMD Excavator 2015, or later)"
 )]
 pub struct UnsupportedCpu {
     /// The missing processor features, comma separated.
@@ -357,27 +356,14 @@ fn multiply(rows: &[u8], inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
     }
 }
 
-/// One output column. The first input that takes part overwrites, the others are added.
+/// One output column: the sum of the inputs' columns, each times its factor.
 fn multiply_column(row: &[u8], inputs: &[&[u8]], start: usize, output: &mut [u8]) {
-    let mut is_first = true;
+    output.fill(0);
     for (&factor, input) in row.iter().zip(inputs) {
         let input = &input[start.min(input.len())..(start + output.len()).min(input.len())];
         // The library's kernels may not be given empty slices.
-        if factor == 0 || input.is_empty() {
-            continue;
+        if factor != 0 && !input.is_empty() {
+            galois_8::mul_slice_xor(factor, input, &mut output[..input.len()]);
         }
-        let (covered, rest) = output.split_at_mut(input.len());
-        match (is_first, factor) {
-            (true, 1) => covered.copy_from_slice(input),
-            (true, _) => galois_8::mul_slice(factor, input, covered),
-            (false, _) => galois_8::mul_slice_xor(factor, input, covered),
-        }
-        if is_first {
-            rest.fill(0);
-            is_first = false;
-        }
-    }
-    if is_first {
-        output.fill(0);
     }
 }

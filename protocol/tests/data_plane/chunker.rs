@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use crate::stream;
 
 /// Bytes with every kind of stretch: noise, zeros (never a cut), and a short period.
-fn mixed(seed: u64, parts: &[(u8, usize)]) -> Vec<u8> {
+fn mixed(parts: &[(u8, usize)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, &(kind, len)) in parts.iter().enumerate() {
         match kind % 3 {
-            0 => bytes.extend(stream(&format!("mixed {seed} {index}"), len)),
+            0 => bytes.extend(stream(&format!("mixed {index}"), len)),
             1 => bytes.resize(bytes.len() + len, 0),
             _ => bytes.extend((0..len).map(|at| (at % 7919) as u8)),
         }
@@ -81,9 +81,9 @@ fn offset() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn content() -> impl Strategy<Value = Vec<u8>> {
-    let part = (any::<u8>(), 0usize..5_000_000);
-    (any::<u64>(), prop::collection::vec(part, 0..4)).prop_map(|(seed, parts)| mixed(seed, &parts))
+/// The recipe of a content for [`mixed`]: a failure prints it instead of megabytes.
+fn recipe() -> impl Strategy<Value = Vec<(u8, usize)>> {
+    prop::collection::vec((any::<u8>(), 0usize..5_000_000), 0..4)
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn the_masks_are_those_of_level_two() {
 
 #[test]
 fn one_page_is_cut_as_the_library_cuts_it() {
-    let data = mixed(1, &[(0, 20_000_000), (1, 9_000_000), (2, 5_000_001)]);
+    let data = mixed(&[(0, 20_000_000), (1, 9_000_000), (2, 5_000_001)]);
     let (min, target, max) = (CHUNK_BYTES_MIN, CHUNK_BYTES_TARGET, CHUNK_BYTES_MAX);
     let theirs: Vec<usize> = FastCDC::with_level(&data, min, target, max, Normalization::Level2)
         .map(|chunk| chunk.length)
@@ -156,15 +156,17 @@ proptest! {
 
     #[test]
     fn cuts_do_not_depend_on_the_pieces(
-        data in content(),
+        recipe in recipe(),
         offset in offset(),
         pieces in prop::collection::vec(prop_oneof![4_000usize..200_000, 200_000usize..9_000_000], 1..5),
     ) {
+        let data = mixed(&recipe);
         prop_assert_eq!(fed_lengths(&data, offset, &pieces), slow_lengths(&data, offset));
     }
 
     #[test]
-    fn work_resumes_at_any_cut(data in content(), offset in offset()) {
+    fn work_resumes_at_any_cut(recipe in recipe(), offset in offset()) {
+        let data = mixed(&recipe);
         let whole = slow_lengths(&data, offset);
         let mut at = 0;
         for (index, len) in whole.iter().enumerate() {

@@ -55,6 +55,10 @@ fn outboards_equal_bao_trees_and_verify_every_group() {
                 *last ^= 1;
                 assert_eq!(groups.verify(group, &bytes), Err(GroupError::Mismatch { group }));
             }
+            if let Some(short) = bytes.len().checked_sub(1) {
+                let refused = groups.verify(group, &bytes[..short]);
+                assert!(matches!(refused, Err(GroupError::Length { .. })));
+            }
             bytes.push(0);
             assert!(matches!(groups.verify(group, &bytes), Err(GroupError::Length { .. })));
         }

@@ -153,6 +153,13 @@ fn ten_of_sixteen_is_rebuilt_over_whole_columns() {
     check_loss(&code, &shards, &[15, 0, 14, 1, 13, 2, 12, 3, 11, 4]);
 }
 
+#[test]
+fn data_ranges_past_the_end_are_empty() {
+    assert_eq!(data_ranges(1497, 4, 1498..1600).count(), 0);
+    assert_eq!(data_ranges(0, 4, 0..1).count(), 0);
+    assert_eq!(data_ranges(1497, 4, 1496..usize::MAX).collect::<Vec<_>>(), [(3, 371..372)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -93,7 +93,7 @@ proptest! {
         loop {
             let before = encoded.len();
             let more = encoder.fill(&data[..], &nodes[..], &mut encoded, bytes_max).unwrap();
-            let largest = (1usize << (10 + group_log.max(outboard_log))) + 64 * 16;
+            let largest = (1024 + 64) << group_log.max(outboard_log);
             prop_assert!(encoded.len() - before < bytes_max + largest);
             if !more {
                 break;

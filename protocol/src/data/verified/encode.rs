@@ -198,7 +198,8 @@ impl SliceEncoder {
     }
 
     /// Appends the next part of the encoding to `out`: whole steps while less than `bytes_max`
-    /// were appended, so at most one group more than that. Returns false once all was appended.
+    /// were appended, so at most one group of the larger group size, with its inner nodes, more
+    /// than that. Returns false once all was appended.
     ///
     /// # Errors
     /// [`EncodeError`] from the readers; the encoder must not be used further.
