@@ -9,6 +9,7 @@ pub mod announcement;
 pub mod bytes;
 pub mod codec;
 pub mod content_id;
+pub mod data;
 pub mod identity;
 pub mod lease;
 pub mod manifest;
