@@ -13,5 +13,6 @@ pub mod guard;
 pub mod kad;
 pub mod limits;
 pub mod node_protocol;
+pub mod records;
 pub mod regions;
 pub mod routing;

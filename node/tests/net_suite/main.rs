@@ -4,4 +4,5 @@
 mod common;
 mod kad;
 mod pool;
+mod records;
 mod server;
