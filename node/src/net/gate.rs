@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -14,7 +13,7 @@ use std::{
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use iroh::{
     TransportAddr,
-    endpoint::{Connection, Incoming, IncomingAddr},
+    endpoint::{Connection, Incoming},
     protocol::{IncomingFilter, IncomingFilterOutcome},
 };
 
@@ -203,11 +202,38 @@ fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-struct HandshakeGate {
-    gates: Vec<Arc<ConnectionGate>>,
-    prefixes_max: usize,
+/// Handshake rates, in total and by prefix.
+struct Rates {
     total: DefaultDirectRateLimiter,
     by_prefix: DefaultKeyedRateLimiter<ObservedPrefix>,
+    prefixes_max: usize,
+}
+
+impl Rates {
+    fn new(limits: &HandshakeLimits) -> Self {
+        Self {
+            total: RateLimiter::direct(per_second(limits.total_per_s_max)),
+            by_prefix: RateLimiter::keyed(per_second(limits.per_prefix_per_s_max)),
+            prefixes_max: limits.prefixes_max,
+        }
+    }
+
+    fn allow(&self, prefix: &ObservedPrefix) -> bool {
+        if self.by_prefix.len() > self.prefixes_max {
+            self.by_prefix.retain_recent();
+        }
+        self.by_prefix.len() <= self.prefixes_max
+            && self.by_prefix.check_key(prefix).is_ok()
+            && self.total.check().is_ok()
+    }
+}
+
+struct HandshakeGate {
+    gates: Vec<Arc<ConnectionGate>>,
+    /// Sources that proved their address have a budget of their own: packets with forged
+    /// addresses spend the other one, and a Retry leads from there to here.
+    proven: Rates,
+    unproven: Rates,
 }
 
 impl HandshakeGate {
@@ -217,30 +243,19 @@ impl HandshakeGate {
         if live >= max {
             return IncomingFilterOutcome::Reject;
         }
-        // From half full, a source has to prove that it owns its address: spoofed packets must
-        // not spend other people's rate.
+        let prefix = prefix_of(&TransportAddr::from(incoming.remote_addr()));
+        if incoming.remote_addr_validated() {
+            return match self.proven.allow(&prefix) {
+                true => IncomingFilterOutcome::Accept,
+                false => IncomingFilterOutcome::Ignore,
+            };
+        }
         let busy = live >= max / 2;
-        if busy && !incoming.remote_addr_validated() {
+        if busy || !self.unproven.allow(&prefix) {
             return IncomingFilterOutcome::Retry;
-        }
-        let remote = incoming.remote_addr();
-        let loopback = matches!(&remote, IncomingAddr::Ip(a) if is_loopback(a.ip()));
-        let prefix = prefix_of(&TransportAddr::from(remote));
-        if self.by_prefix.len() > self.prefixes_max {
-            self.by_prefix.retain_recent();
-            if self.by_prefix.len() > self.prefixes_max && !loopback {
-                return IncomingFilterOutcome::Ignore;
-            }
-        }
-        if self.by_prefix.check_key(&prefix).is_err() || self.total.check().is_err() {
-            return IncomingFilterOutcome::Ignore;
         }
         IncomingFilterOutcome::Accept
     }
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 fn per_second(rate: u32) -> Quota {
@@ -248,17 +263,13 @@ fn per_second(rate: u32) -> Quota {
 }
 
 /// The filter for `RouterBuilder::incoming_filter`: refuses when all protocols together are full,
-/// ignores sources that start handshakes too fast, all before any cryptography is done.
+/// and slows down sources that start handshakes too fast, before any cryptography is done.
 pub fn incoming_filter(
     gates: Vec<Arc<ConnectionGate>>,
     limits: &HandshakeLimits,
 ) -> IncomingFilter {
-    let gate = HandshakeGate {
-        gates,
-        prefixes_max: limits.prefixes_max,
-        total: RateLimiter::direct(per_second(limits.total_per_s_max)),
-        by_prefix: RateLimiter::keyed(per_second(limits.per_prefix_per_s_max)),
-    };
+    let (proven, unproven) = (Rates::new(limits), Rates::new(limits));
+    let gate = HandshakeGate { gates, proven, unproven };
     Arc::new(move |incoming| gate.judge(incoming))
 }
 

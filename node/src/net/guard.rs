@@ -5,7 +5,7 @@
 //! connection. It never hides a panic: each is logged as an error.
 
 use iroh::{
-    endpoint::Connection,
+    endpoint::{Accepting, Connection},
     protocol::{AcceptError, ProtocolHandler},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -18,6 +18,10 @@ use super::address::short;
 pub struct Guarded<H>(pub H);
 
 impl<H: ProtocolHandler + Clone> ProtocolHandler for Guarded<H> {
+    async fn on_accepting(&self, accepting: Accepting) -> Result<Connection, AcceptError> {
+        self.0.on_accepting(accepting).await
+    }
+
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let peer = *connection.remote_id().as_bytes();
         let handler = self.0.clone();

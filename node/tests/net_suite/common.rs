@@ -10,7 +10,7 @@ use std::{
 use echonet_node::net::{
     address::{AddressRules, NodeAddr, NodeId},
     endpoint::{EndpointConfig, NodeEndpoint},
-    gate::{PeerInfo, Refusal},
+    gate::{ConnectionGate, PeerInfo, Refusal},
     guard::Guarded,
     kad::{self, KadConfig, KadRouting, Stranger, rules_filter},
     limits::{KadLimits, ServerLimits},
@@ -70,6 +70,7 @@ pub(crate) struct KadNode {
     pub(crate) routing: KadRouting,
     pub(crate) strangers: mpsc::Receiver<Stranger>,
     pub(crate) router: Router,
+    pub(crate) gate: Arc<ConnectionGate>,
 }
 
 pub(crate) fn kad_config(network_id: [u8; 32], limits: KadLimits) -> KadConfig {
@@ -81,10 +82,11 @@ pub(crate) async fn kad_node_with(net: u8, n: u8, config: KadConfig) -> KadNode 
     let endpoint = endpoint(net, n).await;
     let (routing, handler, strangers) =
         KadRouting::start(endpoint.clone(), config).expect("kad starts");
+    let gate = Arc::clone(handler.gate());
     let router =
         Router::builder(endpoint.iroh().clone()).accept(kad::ALPN, Guarded(handler)).spawn();
     let addr = bound(&endpoint);
-    KadNode { id: endpoint.node_id(), addr, routing, strangers, router }
+    KadNode { id: endpoint.node_id(), addr, routing, strangers, router, gate }
 }
 
 pub(crate) async fn kad_node(net: u8, n: u8) -> KadNode {

@@ -35,7 +35,7 @@ async fn star(net: u8, count: u8) -> Vec<KadNode> {
 fn brute_force(nodes: &[KadNode], asking: usize, key: &[u8; 32], count: usize) -> Vec<NodeId> {
     let others = nodes.iter().enumerate().filter(|(i, _)| *i != asking);
     let mut ids: Vec<NodeId> = others.map(|(_, node)| node.id).collect();
-    ids.sort_by_key(|id| nodes[asking].routing.distance(key, id).unwrap());
+    ids.sort_by_key(|id| nodes[asking].routing.distance(key, id).expect("a valid id"));
     ids.truncate(count);
     ids
 }
@@ -56,6 +56,71 @@ async fn closest_equals_brute_force_from_every_node() {
     assert_eq!(all.len(), 11);
     let too_many = nodes[3].routing.closest([1; 32], 21, PATIENCE).await;
     assert_eq!(too_many, Err(RoutingError::TooMany { asked: 21 }));
+}
+
+// More nodes than one lookup returns, so that regions are real balls of the keyspace: what the
+// cache answers must still be exact.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regions_of_a_larger_network_answer_exactly_and_save_lookups() {
+    let limits = KadLimits { region_ttl_ms: 600_000, ..Default::default() };
+    let nodes: Vec<KadNode> =
+        join_all((0..40).map(|n| kad_node_with(19, n, kad_config(NETWORK, limits.clone())))).await;
+    // Everybody is described to everybody, as after some time of gossip.
+    for a in &nodes {
+        for b in &nodes {
+            if a.id != b.id {
+                introduce(a, b);
+            }
+        }
+    }
+    let asking = 5;
+    let routing = &nodes[asking].routing;
+    until("most are known", || async { table(&nodes[asking]).await.len() > 30 }).await;
+    let mut before = 0;
+    let mut cached = 0;
+    for seed in 0..60u8 {
+        let key = [seed.wrapping_mul(37); 32];
+        let regions = routing.regions_len();
+        let got = routing.closest(key, 6, PATIENCE).await.unwrap();
+        assert_eq!(got, brute_force(&nodes, asking, &key, 6), "key {seed}");
+        cached += usize::from(routing.regions_len() == regions && seed > 0);
+        before = before.max(regions);
+    }
+    assert!(before > 1, "regions, not the whole network");
+    assert!(cached > 20, "{cached} of 60 lookups were saved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_close_on_both_sides() {
+    let limits = KadLimits { connection_idle_ms_max: 200, ..Default::default() };
+    let a = kad_node_with(31, 1, kad_config(NETWORK, limits.clone())).await;
+    let b = kad_node_with(31, 2, kad_config(NETWORK, limits)).await;
+    introduce(&a, &b);
+    a.routing.closest([1; 32], 3, PATIENCE).await.unwrap();
+    assert!(a.gate.live() + b.gate.live() > 0);
+    until("both are idle", || async { a.gate.live() == 0 && b.gate.live() == 0 }).await;
+    assert_eq!(a.routing.endpoint().addr(), a.addr, "the address to announce is the bound one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_kad_connections_is_bounded_and_others_are_answered() {
+    let mut limits = KadLimits::default();
+    limits.connections.per_peer_max = 2;
+    let node = kad_node_with(32, 1, kad_config(NETWORK, limits)).await;
+    let flooder = endpoint(32, 66).await;
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        let dialled = flooder.dial(&node.id, &node.addr, kad::ALPN, PATIENCE).await;
+        held.push(dialled.expect("the handshake works"));
+    }
+    until("ten of twelve are closed", || async {
+        held.iter().filter(|connection| connection.close_reason().is_some()).count() == 10
+    })
+    .await;
+    assert!(node.gate.live() <= 2);
+    let other = kad_node(32, 2).await;
+    introduce(&other, &node);
+    assert_eq!(other.routing.closest([1; 32], 3, PATIENCE).await.unwrap(), [node.id]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -176,3 +176,24 @@ fn a_database_in_use_is_left_alone() {
     assert!(matches!(third, Err(OpenError::Io { .. })));
     assert_eq!(store.len(), 1);
 }
+
+#[test]
+fn damage_under_a_running_store_is_healed_from_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.redb");
+    let limits = RecordLimits { database_cache_bytes: 0, ..RecordLimits::default() };
+    let (store, _) = open_with(&path, limits.clone(), NOW);
+    let batch = (0..100).map(|n| Delivery { record: record(n), pinned: false }).collect();
+    store.put(batch, NOW).unwrap();
+    let len = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xa5; len - 4096], 4096).unwrap();
+    for n in 100..150u8 {
+        put(&store, record(n), false).unwrap();
+    }
+    assert_eq!(store.len(), 150);
+    assert!(dir.path().join("records.redb.damaged").exists());
+    drop(store);
+    let (_, report) = open_with(&path, limits, NOW);
+    assert_eq!(report, OpenReport { loaded: 150, ..OpenReport::default() });
+}

@@ -7,6 +7,8 @@
 pub mod ids;
 mod known;
 mod muxer;
+#[cfg(test)]
+mod refusal_tests;
 mod refusing_store;
 mod task;
 mod transport;

@@ -46,6 +46,14 @@ struct Entry {
     used: Instant,
 }
 
+impl Entry {
+    /// False while it is being dialled, too.
+    fn is_living(&self) -> bool {
+        let place = self.slot.try_lock();
+        place.is_ok_and(|place| place.as_ref().is_some_and(|c| c.close_reason().is_none()))
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     endpoint: NodeEndpoint,
@@ -193,7 +201,8 @@ impl Shared {
             // Slots that somebody holds are being dialled; they keep their place, and there are
             // at most as many of them as callers.
             let free = entries.iter().filter(|(_, e)| Arc::strong_count(&e.slot) == 1);
-            let oldest = free.min_by_key(|(_, e)| e.used).map(|(node, _)| *node);
+            // What leads nowhere goes before what works.
+            let oldest = free.min_by_key(|(_, e)| (e.is_living(), e.used)).map(|(node, _)| *node);
             if let Some(oldest) = oldest {
                 entries.remove(&oldest);
             }
@@ -207,9 +216,8 @@ impl Shared {
     fn sweep(&self, now: Instant) {
         let idle = Duration::from_millis(self.limits.idle_ms_max);
         self.entries().retain(|_, entry| {
-            let Ok(place) = entry.slot.try_lock() else { return true };
-            let living = place.as_ref().is_some_and(|c| c.close_reason().is_none());
-            living && now.saturating_duration_since(entry.used) < idle
+            let being_dialled = Arc::strong_count(&entry.slot) > 1;
+            being_dialled || entry.is_living() && now.saturating_duration_since(entry.used) < idle
         });
     }
 }

@@ -82,8 +82,31 @@ pub struct Delivery {
 pub struct RecordStore {
     /// Taken before the policy's lock and held across the commit, so that the disk sees changes
     /// in the order in which they were made.
-    database: Mutex<Database>,
+    database: Mutex<Handle>,
     policy: Mutex<RecordPolicy>,
+    path: PathBuf,
+    cache_bytes: usize,
+}
+
+/// Closes without panicking: redb commits when it is closed, and may panic on damaged pages.
+#[derive(Debug)]
+struct Handle(Option<Database>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        // A panic here means damage; the next start sets the file aside.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+}
+
+/// Why a change was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("{0}")]
+    Disk(String),
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// Why a database was not loaded.
@@ -125,24 +148,49 @@ impl RecordStore {
                 })?
             }
         };
+        let cache_bytes = limits.database_cache_bytes;
         let mut policy = RecordPolicy::new(own, salt, limits);
         let gone = fill(&mut policy, rows, now_unix_s);
         report.dropped = gone.len();
         report.loaded = policy.len();
-        let store = Self { database: Mutex::new(database), policy: Mutex::new(policy) };
-        let removed = write(&store.database(), &[], &gone);
+        let (database, policy) = (Mutex::new(database), Mutex::new(policy));
+        let store = Self { database, policy, path: path.into(), cache_bytes };
+        let removed = store.persist(&mut store.database(), &[], &gone);
         removed.map_err(|error| OpenError::Io { path: path.into(), reason: error.to_string() })?;
         Ok((store, report))
     }
 
     // redb's own state survives a panic of ours (a transaction is dropped and so aborted).
-    fn database(&self) -> MutexGuard<'_, Database> {
+    fn database(&self) -> MutexGuard<'_, Handle> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // The policy does not panic half-way by construction; were it to, its records stay readable.
     fn policy(&self) -> MutexGuard<'_, RecordPolicy> {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits changes. Where the database turns out to be damaged, it is set aside and written
+    /// anew from memory, which has everything.
+    fn persist(
+        &self,
+        database: &mut Handle,
+        rows: &[Row],
+        gone: &[RecordId],
+    ) -> Result<(), PersistError> {
+        let reason = match write(database, rows, gone) {
+            Ok(()) => return Ok(()),
+            Err(WriteError::Disk(reason)) => return Err(PersistError(reason)),
+            Err(WriteError::Damaged(reason)) => reason,
+        };
+        let aside = set_aside(&self.path).map_err(PersistError::new)?;
+        warn!(
+            path = %self.path.display(), aside = %aside.display(), reason,
+            "the record database is damaged and was set aside; writing it anew from memory"
+        );
+        *database = create(&self.path, self.cache_bytes).map_err(PersistError::new)?;
+        let all: Vec<RecordId> = self.policy().records.keys().copied().collect();
+        write(database, &self.rows(&all), &[]).map_err(|error| PersistError(error.to_string()))
     }
 
     /// Stores a batch with one commit; answers for each, in order.
@@ -154,7 +202,7 @@ impl RecordStore {
         batch: Vec<Delivery>,
         now_unix_s: u64,
     ) -> Result<Vec<Result<(), PutError>>, PersistError> {
-        let database = self.database();
+        let mut database = self.database();
         let mut answers = Vec::with_capacity(batch.len());
         let (mut written, mut gone) = (Vec::new(), Vec::new());
         {
@@ -171,7 +219,7 @@ impl RecordStore {
         // Rows are read again, since a later record of the batch may have evicted or replaced an
         // earlier one.
         let rows = self.rows(&written);
-        write(&database, &rows, &gone)?;
+        self.persist(&mut database, &rows, &gone)?;
         Ok(answers)
     }
 
@@ -196,9 +244,9 @@ impl RecordStore {
     /// # Errors
     /// [`PinError`].
     pub fn pin(&self, id: &RecordId) -> Result<bool, PinError> {
-        let database = self.database();
+        let mut database = self.database();
         let Some(record) = self.policy().pin(id)? else { return Ok(false) };
-        write(&database, &[((*record).clone(), true)], &[])?;
+        self.persist(&mut database, &[((*record).clone(), true)], &[])?;
         Ok(true)
     }
 
@@ -208,10 +256,10 @@ impl RecordStore {
     /// # Errors
     /// [`PersistError`].
     pub fn unpin(&self, id: &RecordId) -> Result<bool, PersistError> {
-        let database = self.database();
+        let mut database = self.database();
         let Some(gone) = self.policy().unpin(id) else { return Ok(false) };
         let rows = self.rows(&[*id]);
-        write(&database, &rows, &gone)?;
+        self.persist(&mut database, &rows, &gone)?;
         Ok(true)
     }
 
@@ -220,10 +268,10 @@ impl RecordStore {
     /// # Errors
     /// [`PersistError`].
     pub fn remove(&self, id: &RecordId) -> Result<bool, PersistError> {
-        let database = self.database();
+        let mut database = self.database();
         let was_here = self.policy().remove(id);
         if was_here {
-            write(&database, &[], &[*id])?;
+            self.persist(&mut database, &[], &[*id])?;
         }
         Ok(was_here)
     }
@@ -233,9 +281,9 @@ impl RecordStore {
     /// # Errors
     /// [`PersistError`].
     pub fn sweep(&self, now_unix_s: u64) -> Result<usize, PersistError> {
-        let database = self.database();
+        let mut database = self.database();
         let over = self.policy().sweep(now_unix_s);
-        write(&database, &[], &over)?;
+        self.persist(&mut database, &[], &over)?;
         Ok(over.len())
     }
 
@@ -280,40 +328,55 @@ fn fill(policy: &mut RecordPolicy, rows: Vec<Row>, now_unix_s: u64) -> Vec<Recor
 }
 
 /// One transaction: removals first, then rows. Nothing to do costs nothing.
-fn write(database: &Database, rows: &[Row], gone: &[RecordId]) -> Result<(), PersistError> {
+fn write(handle: &Handle, rows: &[Row], gone: &[RecordId]) -> Result<(), WriteError> {
     if rows.is_empty() && gone.is_empty() {
         return Ok(());
     }
-    let outcome = (|| -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        {
-            let mut table = transaction.open_table(RECORDS)?;
-            for id in gone {
-                table.remove(row_key(id).as_slice())?;
-            }
-            for (record, pinned) in rows {
-                let value = row_value(record, *pinned);
-                table.insert(row_key(&record.id()).as_slice(), value.as_slice())?;
-            }
+    // `None` only while it is being dropped.
+    let Handle(Some(database)) = handle else { return Ok(()) };
+    // A panic inside redb on a damaged page drops the transaction, which aborts it.
+    match catch_unwind(AssertUnwindSafe(|| write_all(database, rows, gone))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(redb::Error::Corrupted(reason))) => Err(WriteError::Damaged(reason)),
+        Ok(Err(failed)) => {
+            error!(%failed, "records could not be written to disk");
+            Err(WriteError::Disk(failed.to_string()))
         }
-        Ok(transaction.commit()?)
-    })();
-    outcome.map_err(|failed| {
-        error!(%failed, "records could not be written to disk");
-        PersistError::new(failed)
-    })
+        Err(_) => Err(WriteError::Damaged("writing it panicked".to_owned())),
+    }
+}
+
+fn write_all(database: &Database, rows: &[Row], gone: &[RecordId]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(RECORDS)?;
+        for id in gone {
+            table.remove(row_key(id).as_slice())?;
+        }
+        for (record, pinned) in rows {
+            let value = row_value(record, *pinned);
+            table.insert(row_key(&record.id()).as_slice(), value.as_slice())?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+fn create(path: &Path, cache_bytes: usize) -> Result<Handle, DatabaseError> {
+    let database = Database::builder().set_cache_size(cache_bytes).create(path)?;
+    Ok(Handle(Some(database)))
 }
 
 fn load(
     path: &Path,
     limits: &RecordLimits,
     report: &mut OpenReport,
-) -> Result<(Database, Vec<Row>), LoadError> {
+) -> Result<(Handle, Vec<Row>), LoadError> {
     // On pages that its checksums do not cover yet, redb may panic instead of failing.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let database = Database::builder().set_cache_size(limits.database_cache_bytes).create(path);
+        let database = create(path, limits.database_cache_bytes);
         let database = database.map_err(|error| open_error(path, error))?;
-        let rows = read_rows(&database, report).map_err(|e| LoadError::Damaged(e.to_string()))?;
+        let Handle(Some(opened)) = &database else { return Ok((database, Vec::new())) };
+        let rows = read_rows(opened, report).map_err(|e| LoadError::Damaged(e.to_string()))?;
         Ok((database, rows))
     }));
     outcome.unwrap_or_else(|_| Err(LoadError::Damaged("reading it panicked".to_owned())))
