@@ -4,5 +4,15 @@
 //! Decisions are made by the pure crates; this one carries them out. It never
 //! decides by itself what is valid, enough, or at fault.
 
+pub mod client;
+pub mod clock;
 pub mod config;
+pub mod core;
+pub mod flow;
+pub mod members;
+pub mod net;
+pub mod node;
+pub mod origin;
+pub mod owner;
+pub mod serve;
 pub mod service;

@@ -1,0 +1,231 @@
+//! The client side of `/echonet/node/1`: one connection per peer, reused, bounded.
+//!
+//! Concurrent callers for one peer share one dial. It never closes a connection that somebody
+//! still uses: letting one go only drops the pool's own handle.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use iroh::endpoint::Connection;
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    ALPN, REQUEST_BYTES_MAX,
+    stream::{NodeStream, StreamError},
+};
+use crate::net::{
+    address::{NodeAddr, NodeId},
+    endpoint::{DialError, NodeEndpoint},
+    limits::PoolLimits,
+};
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The peer was not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection broke before the stream was open.
+    #[error("the connection broke: {0}; it is dialled again for the next request")]
+    Connection(String),
+    /// The stream ended early.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// The place of one peer's connection. Its lock is what makes dialling single-flight.
+type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+#[derive(Debug)]
+struct Entry {
+    slot: Slot,
+    used: Instant,
+}
+
+impl Entry {
+    /// False while it is being dialled, too.
+    fn is_living(&self) -> bool {
+        let place = self.slot.try_lock();
+        place.is_ok_and(|place| place.as_ref().is_some_and(|c| c.close_reason().is_none()))
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: NodeEndpoint,
+    limits: PoolLimits,
+    entries: Mutex<HashMap<NodeId, Entry>>,
+    dials: Semaphore,
+}
+
+/// Connections by node id; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConnectionPool {
+    shared: Arc<Shared>,
+    _sweeper: Arc<AbortOnDropHandle<()>>,
+}
+
+impl ConnectionPool {
+    /// An empty pool on an endpoint. Call it inside a tokio runtime: it starts a sweeper.
+    pub fn new(endpoint: NodeEndpoint, limits: PoolLimits) -> Self {
+        let period = Duration::from_millis((limits.idle_ms_max / 2).max(100));
+        let dials = Semaphore::new(limits.dials_max);
+        let shared = Arc::new(Shared { endpoint, limits, entries: Mutex::default(), dials });
+        let sweeper = tokio::spawn(sweep_regularly(Arc::downgrade(&shared), period));
+        Self { shared, _sweeper: Arc::new(AbortOnDropHandle::new(sweeper)) }
+    }
+
+    /// The endpoint that the pool dials from.
+    pub fn endpoint(&self) -> &NodeEndpoint {
+        &self.shared.endpoint
+    }
+
+    /// A living connection to `node`: the pooled one, or a new one to `hint` or to addresses the
+    /// endpoint has learnt.
+    ///
+    /// # Errors
+    /// [`DialError`]; at once when a dial failed a moment ago.
+    pub async fn get(&self, node: &NodeId, hint: &NodeAddr) -> Result<Connection, DialError> {
+        let slot = self.shared.slot(node);
+        let mut place = slot.lock().await;
+        if let Some(connection) = place.as_ref().filter(|c| c.close_reason().is_none()) {
+            return Ok(connection.clone());
+        }
+        *place = None;
+        let busy = || DialError::TooMany { max: self.shared.limits.dials_max };
+        let patience = Duration::from_millis(self.shared.limits.dial_ms_max);
+        let permit = tokio::time::timeout(patience, self.shared.dials.acquire()).await;
+        let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
+        let connection = self.shared.endpoint.dial(node, hint, ALPN, patience).await?;
+        *place = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Opens a stream for one request.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn open(&self, node: &NodeId, hint: &NodeAddr) -> Result<NodeStream, RequestError> {
+        Ok(self.open_on(node, hint).await?.0)
+    }
+
+    async fn open_on(
+        &self,
+        node: &NodeId,
+        hint: &NodeAddr,
+    ) -> Result<(NodeStream, Connection), RequestError> {
+        let connection = self.get(node, hint).await?;
+        let patience = Duration::from_millis(self.shared.limits.stream.frame_ms_max);
+        // Waits when the peer's bound on open streams is reached.
+        let opened = tokio::time::timeout(patience, connection.open_bi()).await;
+        let reason = match opened {
+            Ok(Ok(halves)) => {
+                return Ok((NodeStream::new(halves, self.shared.limits.stream), connection));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no stream became free in time".to_owned(),
+        };
+        self.discard(node, &connection).await;
+        Err(RequestError::Connection(reason))
+    }
+
+    /// Sends a request frame and reads the response frame of at most `response_bytes_max` bytes.
+    /// The stream comes back for bulk bytes. The sending side stays open: call
+    /// [`NodeStream::finish`] when nothing follows, or the server cannot tell the end.
+    ///
+    /// # Errors
+    /// [`RequestError`]. A peer that does not answer in time loses its pooled connection, so that
+    /// the next request dials again: after a crash the old one looks alive for many seconds.
+    pub async fn request(
+        &self,
+        node: &NodeId,
+        hint: &NodeAddr,
+        request: &[u8],
+        response_bytes_max: usize,
+    ) -> Result<(Vec<u8>, NodeStream), RequestError> {
+        let (mut stream, connection) = self.open_on(node, hint).await?;
+        let exchange = async {
+            stream.write_frame(request, REQUEST_BYTES_MAX).await?;
+            stream.read_frame(response_bytes_max).await
+        };
+        let outcome = exchange.await;
+        match outcome {
+            Ok(response) => Ok((response, stream)),
+            Err(error) => {
+                if matches!(error, StreamError::FrameTimeout { .. }) {
+                    self.discard(node, &connection).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Lets a connection go that turned out to be useless, unless it was replaced already.
+    pub async fn discard(&self, node: &NodeId, connection: &Connection) {
+        let slot = self.shared.slot(node);
+        let mut place = slot.lock().await;
+        if place.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+            *place = None;
+        }
+    }
+
+    /// Connections held now, living or not.
+    pub fn len(&self) -> usize {
+        self.shared.entries().len()
+    }
+
+    /// True when none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
+        // The map stays consistent: nothing panics while the lock is held.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, node: &NodeId) -> Slot {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get_mut(node) {
+            entry.used = now;
+            return Arc::clone(&entry.slot);
+        }
+        if entries.len() >= self.limits.connections_max {
+            // Slots that somebody holds are being dialled; they keep their place, and there are
+            // at most as many of them as callers.
+            let free = entries.iter().filter(|(_, e)| Arc::strong_count(&e.slot) == 1);
+            // What leads nowhere goes before what works.
+            let oldest = free.min_by_key(|(_, e)| (e.is_living(), e.used)).map(|(node, _)| *node);
+            if let Some(oldest) = oldest {
+                entries.remove(&oldest);
+            }
+        }
+        let slot = Slot::default();
+        entries.insert(*node, Entry { slot: Arc::clone(&slot), used: now });
+        slot
+    }
+
+    /// Lets go of what is dead or unused.
+    fn sweep(&self, now: Instant) {
+        let idle = Duration::from_millis(self.limits.idle_ms_max);
+        self.entries().retain(|_, entry| {
+            let being_dialled = Arc::strong_count(&entry.slot) > 1;
+            being_dialled || entry.is_living() && now.saturating_duration_since(entry.used) < idle
+        });
+    }
+}
+
+async fn sweep_regularly(pool: Weak<Shared>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.sweep(Instant::now());
+    }
+}
