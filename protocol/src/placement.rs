@@ -1,0 +1,10 @@
+//! Placement: which nodes hold the shards of a segment (design 5).
+//!
+//! Weighted rendezvous in integers over quantised capacity proposes, rules about
+//! operators, racks, datacenters and regions dispose. The result is recorded
+//! and never recomputed. Nothing here contacts a node or trusts a label to
+//! loosen anything.
+
+mod types;
+
+pub use types::{BrokenRule, Candidate, PlacementRequest, Site, Standing, observed_prefix};
