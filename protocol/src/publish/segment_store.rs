@@ -29,6 +29,8 @@ pub struct SegmentStore<R> {
     /// The last trouble of each index.
     last: BTreeMap<u8, (Trouble, String)>,
     last_reason: String,
+    /// The time of the last input.
+    now: Millis,
     deadline: Millis,
     /// Set with the quorum: when to stop waiting for the rest.
     extra_until: Option<Millis>,
@@ -78,6 +80,7 @@ impl<R> SegmentStore<R> {
             asked: BTreeMap::new(),
             last: BTreeMap::new(),
             last_reason: String::new(),
+            now,
             deadline: now.after(config.deadline_ms),
             extra_until: None,
             outputs: VecDeque::new(),
@@ -292,6 +295,7 @@ impl<R> Machine for SegmentStore<R> {
         if self.over {
             return;
         }
+        self.now = now;
         match input {
             StoreInput::Receipt { index, node, receipt } => self.receive(index, node, receipt),
             StoreInput::Refused { index, node, refusal } => {
@@ -322,9 +326,8 @@ impl<R> Machine for SegmentStore<R> {
         }
         let active = self.active.values().map(|a| a.until);
         let retries = self.idle().into_iter().flat_map(|i| self.retries(i).map(|(at, ..)| at));
-        // While the lanes are full, a retry waits for an input, not for time.
-        let room = self.active.len() < self.config.parallel_max.max(1);
-        let retries = retries.filter(|_| room);
+        // What is ready and was not started waits for an input, not for time.
+        let retries = retries.filter(|&at| at > self.now);
         active.chain(retries).chain(self.extra_until).chain([self.deadline]).min()
     }
 }
