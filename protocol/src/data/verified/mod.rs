@@ -10,6 +10,7 @@
 
 mod content;
 mod encode;
+mod mibs;
 mod slice;
 mod tree;
 
@@ -18,5 +19,6 @@ pub use content::{
     OutboardError, PageCvs, PagePart, group_cv,
 };
 pub use encode::{EncodeError, Outboard, ReadAt, SliceEncoder, encode_slice, outboard};
+pub use mibs::{MibCvsError, mib_cvs};
 pub use slice::{SliceDecoder, SliceError, decode_slice, slice_len, verify_leaf};
 pub use tree::ShapeError;

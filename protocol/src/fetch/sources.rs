@@ -1,0 +1,275 @@
+//! Who is asked for which shard of a segment, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::types::{FailureCause, FetchConfig, FetchFailure, FetchRequest};
+use crate::{identity::NodeId, machine::Millis};
+
+/// Holders remembered for one index, at most: those with the least latency.
+const HOLDERS_PER_INDEX_MAX: usize = 8;
+
+/// One (index, node) pair.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    node: NodeId,
+    latency_ms: u32,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Never asked, or asked and given up by us.
+    Fresh,
+    Active {
+        since: Millis,
+    },
+    /// Did not answer; not again before.
+    Failed {
+        ready: Millis,
+    },
+    Missing,
+    Corrupt,
+}
+
+/// What a source answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Corrupt,
+    Missing,
+    Unreachable,
+}
+
+/// All sources of one fetch.
+#[derive(Debug)]
+pub(super) struct Sources {
+    config: FetchConfig,
+    n: usize,
+    by_index: BTreeMap<u8, Vec<Source>>,
+    had: BTreeSet<u8>,
+    /// Indices in the order of their arrival.
+    arrivals: Vec<u8>,
+}
+
+impl Sources {
+    pub(super) fn new(config: FetchConfig, request: &FetchRequest) -> Self {
+        let n = request.scheme.n();
+        let mut by_index = BTreeMap::new();
+        for (&index, holders) in request.holders.iter().filter(|(i, _)| (**i as usize) < n) {
+            let mut seen = BTreeSet::new();
+            let mut sources: Vec<Source> = holders
+                .iter()
+                .filter(|h| seen.insert(h.node))
+                .map(|h| Source {
+                    node: h.node,
+                    latency_ms: h.latency_ms,
+                    attempts: 0,
+                    state: State::Fresh,
+                })
+                .collect();
+            sources.sort_by_key(|s| (s.latency_ms, s.node));
+            sources.truncate(HOLDERS_PER_INDEX_MAX);
+            by_index.insert(index, sources);
+        }
+        Self { config, n, by_index, had: BTreeSet::new(), arrivals: Vec::new() }
+    }
+
+    pub(super) const fn had(&self) -> &BTreeSet<u8> {
+        &self.had
+    }
+
+    /// Indices whose range is there, in the order of their arrival.
+    pub(super) fn arrivals(&self) -> &[u8] {
+        &self.arrivals
+    }
+
+    fn of(&self, index: u8) -> &[Source] {
+        self.by_index.get(&index).map_or(&[], Vec::as_slice)
+    }
+
+    fn find(&mut self, index: u8, node: NodeId) -> Option<&mut Source> {
+        self.by_index.get_mut(&index)?.iter_mut().find(|s| s.node == node)
+    }
+
+    /// Takes note of a range, also one that was given up. False: nobody asked.
+    pub(super) fn got(&mut self, index: u8, node: NodeId) -> bool {
+        let Some(source) = self.find(index, node).filter(|s| s.attempts > 0) else { return false };
+        source.state = State::Fresh;
+        if self.had.insert(index) {
+            self.arrivals.push(index);
+        }
+        true
+    }
+
+    /// Takes note of another answer. False: nobody asked, or it was given up.
+    pub(super) fn answered(
+        &mut self,
+        now: Millis,
+        index: u8,
+        node: NodeId,
+        answer: Answer,
+    ) -> bool {
+        let backoff_ms = self.config.backoff_ms;
+        let Some(source) = self.find(index, node) else { return false };
+        if !matches!(source.state, State::Active { .. }) {
+            return false;
+        }
+        let doublings = source.attempts.saturating_sub(1).min(16);
+        source.state = match answer {
+            Answer::Corrupt => State::Corrupt,
+            Answer::Missing => State::Missing,
+            Answer::Unreachable => {
+                State::Failed { ready: now.after(backoff_ms.saturating_mul(1 << doublings)) }
+            }
+        };
+        true
+    }
+
+    /// Asks.
+    pub(super) fn start(&mut self, now: Millis, index: u8, node: NodeId) {
+        if let Some(source) = self.find(index, node) {
+            source.attempts += 1;
+            source.state = State::Active { since: now };
+        }
+    }
+
+    /// Gives up what is under way, without blame; returns what that was.
+    pub(super) fn give_up(&mut self, only: impl Fn(u8) -> bool) -> Vec<(u8, NodeId)> {
+        let mut given_up = Vec::new();
+        for (&index, sources) in self.by_index.iter_mut().filter(|(i, _)| only(**i)) {
+            for source in sources {
+                if matches!(source.state, State::Active { .. }) {
+                    source.state = State::Fresh;
+                    given_up.push((index, source.node));
+                }
+            }
+        }
+        given_up
+    }
+
+    fn each(&self) -> impl Iterator<Item = (u8, &Source)> {
+        self.by_index.iter().flat_map(|(&index, sources)| sources.iter().map(move |s| (index, s)))
+    }
+
+    /// How many are under way.
+    pub(super) fn active(&self) -> usize {
+        self.each().filter(|(_, s)| matches!(s.state, State::Active { .. })).count()
+    }
+
+    /// Those whose attempt took too long by `now`.
+    pub(super) fn late(&self, now: Millis) -> Vec<(u8, NodeId)> {
+        let timeout_ms = self.config.attempt_timeout_ms;
+        let late = self.each().filter(|(_, s)| match s.state {
+            State::Active { since } => since.after(timeout_ms) <= now,
+            _ => false,
+        });
+        late.map(|(index, source)| (index, source.node)).collect()
+    }
+
+    fn may_be_asked(&self, source: &Source) -> bool {
+        match source.state {
+            State::Fresh => true,
+            State::Failed { .. } => source.attempts <= self.config.retries_max,
+            State::Active { .. } | State::Missing | State::Corrupt => false,
+        }
+    }
+
+    /// Whether an index is there or may still come.
+    pub(super) fn alive(&self, index: u8) -> bool {
+        let alive = |s: &Source| matches!(s.state, State::Active { .. }) || self.may_be_asked(s);
+        self.had.contains(&index) || self.of(index).iter().any(alive)
+    }
+
+    pub(super) fn alive_count(&self) -> usize {
+        self.indices().filter(|&index| self.alive(index)).count()
+    }
+
+    pub(super) fn indices(&self) -> impl Iterator<Item = u8> + use<> {
+        (0..=u8::MAX).take(self.n)
+    }
+
+    /// Whether an index is there, or expected soon: asked for and not slow.
+    pub(super) fn expected(&self, index: u8, now: Millis) -> bool {
+        let fresh = |s: &Source| match s.state {
+            State::Active { since } => since.after(self.config.hedge_after_ms) > now,
+            _ => false,
+        };
+        self.had.contains(&index) || self.of(index).iter().any(fresh)
+    }
+
+    /// Whether somebody is asked for an index, slow or not.
+    pub(super) fn asking(&self, index: u8) -> bool {
+        self.of(index).iter().any(|s| matches!(s.state, State::Active { .. }))
+    }
+
+    /// The best source to ask for an index now: (attempts so far, latency, node).
+    pub(super) fn best(&self, index: u8, now: Millis) -> Option<(u32, u32, NodeId)> {
+        let ready = |s: &&Source| match s.state {
+            State::Failed { ready } => ready <= now,
+            _ => true,
+        };
+        let may = self.of(index).iter().filter(|s| self.may_be_asked(s)).filter(ready);
+        may.map(|s| (s.attempts, s.latency_ms, s.node)).min()
+    }
+
+    /// When something changes by itself after `now`.
+    pub(super) fn next_change(&self, now: Millis) -> Option<Millis> {
+        let config = self.config;
+        let times = self.each().flat_map(|(_, source)| match source.state {
+            State::Active { since } => [
+                Some(since.after(config.hedge_after_ms)),
+                Some(since.after(config.attempt_timeout_ms)),
+            ],
+            State::Failed { ready } if self.may_be_asked(source) => [Some(ready), None],
+            _ => [None, None],
+        });
+        times.flatten().filter(|&at| at > now).min()
+    }
+
+    /// Counts what became of every index.
+    pub(super) fn failure(
+        &self,
+        now: Millis,
+        cause: FailureCause,
+        needed: usize,
+        inconsistent: bool,
+    ) -> FetchFailure {
+        let mut failure = FetchFailure {
+            cause,
+            needed,
+            answered: 0,
+            unreachable: 0,
+            missing: 0,
+            corrupt: 0,
+            unasked: 0,
+            unknown: 0,
+            inconsistent,
+        };
+        for index in self.indices() {
+            *self.count_of(index, now, &mut failure) += 1;
+        }
+        failure
+    }
+
+    fn count_of<'a>(&self, index: u8, now: Millis, to: &'a mut FetchFailure) -> &'a mut usize {
+        let sources = self.of(index);
+        let any = |state: fn(&State) -> bool| sources.iter().any(|s| state(&s.state));
+        let slow = |s: &Source| match s.state {
+            State::Active { since } => since.after(self.config.hedge_after_ms) <= now,
+            _ => false,
+        };
+        if self.had.contains(&index) {
+            &mut to.answered
+        } else if sources.is_empty() {
+            &mut to.unknown
+        } else if any(|s| matches!(s, State::Failed { .. })) || sources.iter().any(slow) {
+            &mut to.unreachable
+        } else if any(|s| matches!(s, State::Fresh | State::Active { .. })) {
+            &mut to.unasked
+        } else if any(|s| *s == State::Corrupt) {
+            &mut to.corrupt
+        } else {
+            &mut to.missing
+        }
+    }
+}
