@@ -17,7 +17,7 @@ use crate::{
     config::NodeConfig,
     members::Members,
     net::{
-        endpoint::NodeEndpoint, kad::KadRouting, records::RecordStore, routing::ContentRouting as _,
+        address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting, records::store::RecordStore, routing::ContentRouting as _,
     },
     origin::Origin,
     owner::Catalog,
@@ -100,7 +100,7 @@ impl Core {
         }
         let mut addrs = self.endpoint.bound();
         addrs.retain(|a| !a.ip().is_unspecified());
-        addrs.extend(self.endpoint.addr().ips);
+        addrs.extend(self.endpoint.addr().direct);
         addrs.sort_unstable();
         addrs.dedup();
         addrs.truncate(params::NODE_ADDRS_MAX);
@@ -121,6 +121,14 @@ impl Core {
         Some(Signed::new(&self.identity, body))
     }
 
+    /// Which addresses told by others may be dialled.
+    #[must_use]
+    pub fn address_rules(&self) -> AddressRules {
+        let relays = self.config.relays.iter().filter_map(|url| url.parse().ok()).collect();
+        let development = self.genesis.development;
+        AddressRules { loopback: development, private: development, relays }
+    }
+
     /// Takes in a descriptor that somebody handed over, if it verifies: into the
     /// member table, the address book and, for nodes that serve, the router.
     pub fn learn(&self, descriptor: Signed<NodeDescriptor>) -> bool {
@@ -129,7 +137,9 @@ impl Core {
         if node == self.node_id() || descriptor.verify(&self.network).is_err() {
             return false;
         }
-        let addr = NodeAddr::from_descriptor(&descriptor.body).filtered(&self.address_rules());
+        let relays = descriptor.body.relays.iter().filter_map(|url| url.parse().ok()).collect();
+        let addr = NodeAddr { direct: descriptor.body.addrs.clone(), relays };
+        let addr = addr.filtered(&self.address_rules());
         let learned = self.members.learn(descriptor, clock::now());
         if matches!(learned, Learned::New | Learned::Updated) {
             // An address that cannot be used leaves the member known and unreachable.

@@ -165,6 +165,20 @@ fn newest_placements(
     found
 }
 
+/// The id under which an encoded record is found; none if it does not verify.
+#[must_use]
+pub fn record_id(core: &Core, kind: RecordKind, bytes: &[u8]) -> Option<[u8; 32]> {
+    match kind {
+        RecordKind::Announcement => {
+            let signed = Signed::<Announcement>::decode(bytes, &core.network).ok()?;
+            Some(*signed.body.content.as_bytes())
+        }
+        RecordKind::Placement => {
+            Some(PlacementRecord::decode(bytes, &core.network).ok()?.body.segment_id().0)
+        }
+    }
+}
+
 /// Has records kept by the nodes responsible for them; returns for each how
 /// many nodes keep it.
 pub async fn put(core: &Arc<Core>, records: Vec<(RecordKind, [u8; 32], Vec<u8>)>) -> Vec<usize> {

@@ -4,6 +4,7 @@
 pub mod discover;
 pub mod driver;
 pub mod fetch;
+pub mod issuers;
 pub mod join;
 pub mod live;
 pub mod maintain;

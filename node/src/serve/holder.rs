@@ -336,9 +336,24 @@ fn end_one(vault: &Vault, end: &LeaseEnd) -> Result<bool, Refusal> {
     Ok(ended)
 }
 
+/// The shards of one segment that are here.
 fn keys_of(vault: &Vault, segment: SegmentId) -> Result<Vec<Key>, echonet_vault::IndexError> {
-    let keys = vault.keys_of(&segment.0)?;
+    let mut keys = vault.keys(before(segment), params::SHARDS_MAX)?;
+    keys.retain(|key| key.segment == segment.0);
     Ok(keys)
+}
+
+/// The last key that sorts before all of a segment's; none for the first segment.
+fn before(segment: SegmentId) -> Option<Key> {
+    let mut below = segment.0;
+    for byte in below.iter_mut().rev() {
+        let (less, borrowed) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrowed {
+            return Some(Key { segment: below, index: u8::MAX });
+        }
+    }
+    None
 }
 
 fn bounded(items: usize) -> Result<(), Refusal> {

@@ -20,14 +20,16 @@ use crate::{
     net::{
         address::ObservedPrefix,
         gate::PeerInfo,
-        records::{RecordKey, StoredRecord},
+        records::{
+            policy::PutError,
+            record::{RecordKey, StoredRecord},
+            store::Delivery,
+        },
     },
 };
 
 /// How far in the future a record may expire, seconds.
-const EXPIRY_S_MAX: u64 = 400 * 24 * 3600;
-/// How long a placement record is kept without being put again, seconds.
-const PLACEMENT_KEPT_S: u64 = 48 * 3600;
+pub(crate) const EXPIRY_S_MAX: u64 = 400 * 24 * 3600;
 
 /// Where a record is kept in the store: its first record key.
 pub(crate) fn store_key(core: &Core, kind: RecordKind, id: &[u8; 32]) -> RecordKey {
@@ -97,7 +99,15 @@ pub(crate) fn keep(
         RecordKind::Announcement => announcement(core, prefix, bytes, now)?,
         RecordKind::Placement => placement(core, prefix, bytes, now)?,
     };
-    core.records.put(record, now.0).map(drop).map_err(|e| e.to_string())
+    let delivery = Delivery { record, pinned: false };
+    let answers = core.records.put(vec![delivery], now.0).map_err(|e| e.to_string())?;
+    let answer = answers.into_iter().next();
+    match answer {
+        // The very same record again is kept already.
+        Some(Err(PutError::Stale { .. })) | Some(Ok(())) => Ok(()),
+        Some(Err(e)) => Err(e.to_string()),
+        None => Err("the record store gave no answer".into()),
+    }
 }
 
 fn announcement(
@@ -118,7 +128,7 @@ fn announcement(
         sequence: body.sequence,
         expires_unix_s: body.expires.0.min(now.0 + EXPIRY_S_MAX),
         prefix,
-        bytes: bytes.into(),
+        bytes,
     })
 }
 
@@ -130,13 +140,16 @@ fn placement(
 ) -> Result<StoredRecord, String> {
     let record = PlacementRecord::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
     let body = record.body;
+    // As long as the last of its receipts.
+    let until = body.receipts.iter().map(|r| r.body.until).max().unwrap_or_default();
+    let expires = core.genesis.epoch_start(until).0;
     Ok(StoredRecord {
         key: store_key(core, RecordKind::Placement, &body.segment_id().0),
         kind: RecordKind::Placement.number(),
         publisher: body.owner.0,
         sequence: body.version,
-        expires_unix_s: now.0 + PLACEMENT_KEPT_S,
+        expires_unix_s: expires.min(now.0 + EXPIRY_S_MAX),
         prefix,
-        bytes: bytes.into(),
+        bytes,
     })
 }

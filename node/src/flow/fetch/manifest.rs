@@ -13,6 +13,8 @@ use echonet_protocol::{
     content_id::ContentId,
     data::verified::{ContentShape, GroupCvs, PageCvs},
     fetch::FetchConfig,
+    identity::NodeId,
+    machine::Draws,
     manifest::{Extent, ManifestBody, ManifestPage, ManifestRoot},
     params,
     segment::SegmentId,
@@ -36,9 +38,35 @@ pub enum ManifestError {
 #[derive(Debug, Default)]
 pub struct Locator {
     known: Mutex<BTreeMap<SegmentId, Arc<Located>>>,
+    /// Set: only a random k-subset of each segment's shards is told, with at
+    /// least one parity shard.
+    subsets: Option<Mutex<Draws>>,
 }
 
 impl Locator {
+    /// One that makes readers rebuild: what a live check reads through.
+    #[must_use]
+    pub fn subsets(seed: u64) -> Self {
+        Self { known: Mutex::default(), subsets: Some(Mutex::new(Draws::new(seed))) }
+    }
+
+    fn restricted(&self, core: &Core, mut located: Located) -> Located {
+        let Some(draws) = &self.subsets else { return located };
+        let own = core.node_id();
+        let is_elsewhere = |nodes: &Vec<NodeId>| nodes.iter().any(|node| *node != own);
+        located.holders.retain(|_, nodes| is_elsewhere(nodes));
+        let k = located.descriptor.scheme.k;
+        let mut indices: Vec<u8> = located.holders.keys().copied().collect();
+        draws.lock().unwrap_or_else(PoisonError::into_inner).shuffle(&mut indices);
+        // The first parity shard of the draw is taken whatever its place.
+        if let Some(parity) = indices.iter().position(|index| *index >= k) {
+            indices.swap(0, parity);
+        }
+        indices.truncate(k.into());
+        located.holders.retain(|index, _| indices.contains(index));
+        located
+    }
+
     /// Who holds a segment.
     ///
     /// # Errors
@@ -60,7 +88,7 @@ impl Locator {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (segment, records) in found {
                 if let Some(located) = Located::from_records(segment, &records) {
-                    known.insert(segment, Arc::new(located));
+                    known.insert(segment, Arc::new(self.restricted(core, located)));
                 }
             }
         }

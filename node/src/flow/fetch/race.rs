@@ -13,6 +13,7 @@ use echonet_protocol::{
     },
     identity::Signed,
     machine::Machine,
+    manifest::ManifestBody,
 };
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 
@@ -54,7 +55,7 @@ pub async fn believe(
 ) -> Result<Manifest, FetchError> {
     let watch = Stopwatch::start();
     let seed = u64::from_le_bytes(crate::clock::random());
-    let mut race = ManifestRace::new(RaceConfig::default(), seed, watch.now());
+    let mut race = ManifestRace::new(watch.now(), RaceConfig::default(), seed);
     for announcement in &found.announcements {
         race.handle(watch.now(), RaceInput::Found(candidate(&announcement.body)));
     }
@@ -144,10 +145,8 @@ async fn try_manifest(
 ) -> Result<Manifest, FetchError> {
     let manifest = reader.root(announcement, account).await.map_err(FetchError::Manifest)?;
     let length = manifest.root.length;
-    if let Some(mib) = mib_to_check(seed, length)
-        && length > echonet_protocol::params::INLINE_BYTES_MAX as u64
-    {
-        let start = mib * GROUP_BYTES;
+    if matches!(manifest.root.body, ManifestBody::Paged { .. }) {
+        let start = mib_to_check(seed, length) * GROUP_BYTES;
         let wanted = start..(start + GROUP_BYTES).min(length);
         let mut sink = tokio::io::sink();
         let mut on_progress = |_| {};

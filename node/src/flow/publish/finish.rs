@@ -31,6 +31,8 @@ pub struct Work {
     pub announcement: Signed<Announcement>,
     /// Every segment with its receipts.
     pub held: BTreeMap<SegmentId, Held>,
+    /// Bytes of content.
+    pub size: u64,
     /// How many of these are content's, not the manifest's.
     pub content_segments: usize,
 }
@@ -187,6 +189,7 @@ impl Finishing<'_> {
         let core = Arc::clone(self.core);
         let content = self.work.announcement.body.content;
         let manifest = self.work.announcement.body.manifest;
+        let size = self.work.size;
         let holders: BTreeMap<SegmentId, Vec<NodeId>> = self
             .work
             .held
@@ -196,7 +199,7 @@ impl Finishing<'_> {
             })
             .collect();
         self.effects.begin(Effect::Live, async move {
-            vec![match live::ask(&core, content, manifest, holders).await {
+            vec![match live::ask(&core, content, manifest, size, holders).await {
                 Ok(()) => PublishInput::Live,
                 Err(reason) => PublishInput::NotLive { reason },
             }]

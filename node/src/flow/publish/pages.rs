@@ -56,11 +56,11 @@ pub fn pages(
     content: &ContentId,
     extents: &[PlannedExtent],
     names: &[SegmentId],
-    tree: Tree,
+    parts: Vec<PagePart>,
 ) -> Result<Vec<ManifestPage>, PublishError> {
     let mut pages = Vec::new();
     let mut rest = extents;
-    for part in tree.parts {
+    for part in parts {
         let end = (part.page + 1) * params::PAGE_CONTENT_BYTES;
         let count = rest.iter().take_while(|e| e.content_offset < end).count();
         let (of_page, after) = rest.split_at(count);

@@ -116,6 +116,21 @@ impl NodeStream {
         within(waited_ms, late, async { Ok(read_frame(recv, bytes_max).await?) }).await
     }
 
+    /// Reads one frame that may take longer to come than frames usually do.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn read_frame_within(
+        &mut self,
+        bytes_max: usize,
+        patience: Duration,
+    ) -> Result<Vec<u8>, StreamError> {
+        let waited_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let recv = &mut self.recv;
+        let read = async { Ok(read_frame(recv, bytes_max).await?) };
+        within(waited_ms, StreamError::FrameTimeout { waited_ms }, read).await
+    }
+
     /// Writes one frame of at most `bytes_max` bytes, within the frame's time.
     ///
     /// # Errors

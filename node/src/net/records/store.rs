@@ -234,6 +234,11 @@ impl RecordStore {
         self.policy().get(key, now_unix_s)
     }
 
+    /// Every record, in order of key.
+    pub fn all(&self) -> Vec<Arc<StoredRecord>> {
+        self.policy().records.values().map(|held| Arc::clone(&held.record)).collect()
+    }
+
     /// The pinned records and the node's own.
     pub fn pinned(&self) -> Vec<Arc<StoredRecord>> {
         self.policy().pinned()

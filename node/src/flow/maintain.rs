@@ -1,0 +1,84 @@
+//! What a node does without being asked: collect what no lease keeps, compact,
+//! scrub, forget records that expired, and pass records on as nodes come and go.
+//!
+//! Nothing is ended by this node's clock alone: see `epoch_for_ending`.
+
+use std::{sync::Arc, time::Duration};
+
+use echonet_protocol::announcement::RecordKind;
+use echonet_vault::{MaintainError, Vault};
+
+use super::discover;
+use crate::{clock, core::Core};
+
+/// Bytes read by the scrubber per second: 1 TB in about three days.
+const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+/// Seconds between two rounds, at most.
+const ROUND_S_MAX: u64 = 60;
+/// Garbage share, in percent, from which a volume is compacted.
+const GARBAGE_PERCENT: u64 = 30;
+/// Rounds between two passings-on of records.
+const ROUNDS_PER_PASSING: u64 = 60;
+/// Records passed on at once.
+const PASSED_AT_ONCE: usize = 64;
+
+/// Maintains the node until it stops.
+pub async fn maintain(core: Arc<Core>) {
+    let period_s = core.genesis.epoch_s.clamp(1, ROUND_S_MAX);
+    let mut round: u64 = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(period_s)).await;
+        round += 1;
+        if let Err(e) = core.records.sweep(clock::now().0) {
+            tracing::warn!("{e}");
+        }
+        if let Some(vault) = core.vault.clone() {
+            let epoch = core.ending_epoch();
+            let work = move || vault_round(&vault, epoch.map(|e| e.0), period_s);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => tracing::error!("{e}"),
+                Err(e) => tracing::error!("maintenance of the vault failed: {e}"),
+            }
+        }
+        if core.serves() && round.is_multiple_of(ROUNDS_PER_PASSING) {
+            pass_on(&core).await;
+        }
+    }
+}
+
+fn vault_round(vault: &Vault, epoch: Option<u64>, period_s: u64) -> Result<(), MaintainError> {
+    if let Some(epoch) = epoch {
+        let report = vault.collect(epoch)?;
+        if report.dropped > 0 {
+            tracing::info!("epoch {epoch}: {} shards without a lease were collected", report.dropped);
+        }
+    }
+    while let Some(report) = vault.compact_step(GARBAGE_PERCENT)? {
+        tracing::info!("volume {} was compacted: {} bytes came back", report.volume, report.bytes);
+    }
+    let report = vault.scrub_step(SCRUB_BYTES_PER_S * period_s)?;
+    for key in &report.damaged {
+        let segment = data_encoding::HEXLOWER.encode(&key.segment);
+        tracing::error!("shard {} of segment {segment} is damaged and was set aside", key.index);
+    }
+    Ok(())
+}
+
+/// Has every record that is kept here kept by those who are responsible for it
+/// now. Whoever has it already says so cheaply.
+async fn pass_on(core: &Arc<Core>) {
+    let mut records = Vec::new();
+    for record in core.records.all() {
+        let kind = match record.kind {
+            k if k == RecordKind::Announcement.number() => RecordKind::Announcement,
+            _ => RecordKind::Placement,
+        };
+        if let Some(id) = discover::record_id(core, kind, &record.bytes) {
+            records.push((kind, id, record.bytes.clone()));
+        }
+    }
+    for batch in records.chunks(PASSED_AT_ONCE) {
+        discover::put(core, batch.to_vec()).await;
+    }
+}

@@ -1,0 +1,353 @@
+//! A running node: its parts put together in the order in which they need each
+//! other, and taken apart in the reverse order.
+//!
+//! It decides nothing: see `flow` and `serve`.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+};
+
+use echonet_protocol::{
+    content_id::ContentId,
+    data::cpu_supported,
+    identity::{Identity, NodeId},
+    network::{Genesis, NetworkId},
+    node_descriptor::Roles,
+};
+use echonet_vault::{RealDisk, Vault, VaultConfig};
+use futures::future::BoxFuture;
+use iroh::protocol::Router;
+use iroh_blobs::BlobsProtocol;
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    client::Client,
+    clock,
+    config::NodeConfig,
+    core::Core,
+    flow::{fetch, join, maintain, publish, status, unpublish},
+    members::Members,
+    net::{
+        address::AddressRules,
+        endpoint::{EndpointConfig, NodeEndpoint},
+        gate::incoming_filter,
+        guard::Guarded,
+        kad::{self, KadConfig, KadHandler, KadRouting, Stranger, rules_filter},
+        limits::{HandshakeLimits, KadLimits, PoolLimits, RecordLimits, ServerLimits},
+        node_protocol::{self, pool::ConnectionPool, server::NodeServer},
+        records::store::RecordStore,
+    },
+    origin::Origin,
+    owner::Catalog,
+    serve::{self, Handler},
+    service::{
+        Fetched, GetRequest, NodeStatus, Peer, ProgressSender, Published, PublishRequest, Service,
+        ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
+    },
+};
+
+/// Bulk bytes that may be in memory on behalf of others, KiB.
+const BULK_KIB_MAX: usize = 64 * 1024;
+/// Live checks carried out at once on behalf of others.
+const LIVE_CHECKS_MAX: usize = 2;
+/// Roles whose nodes answer lookups: reachable ones.
+const ROUTING_ROLES: [Roles; 3] = [Roles::STORAGE, Roles::ARCHIVE, Roles::WITNESS];
+
+/// A running node; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node {
+    core: Arc<Core>,
+    router: Router,
+    tasks: Arc<std::sync::Mutex<Vec<AbortOnDropHandle<()>>>>,
+}
+
+fn failed(kind: &'static str) -> impl Fn(&dyn std::fmt::Display) -> ServiceError {
+    move |e| ServiceError::new(kind, e)
+}
+
+impl Node {
+    /// Starts a node: binds its socket, learns its network, opens what it keeps,
+    /// serves, and enters the network.
+    ///
+    /// # Errors
+    /// `network` when the socket or the network cannot be had, `io` when what
+    /// it keeps cannot be opened, `invalid` for a processor it cannot run on.
+    pub async fn start(config: NodeConfig, identity: Identity) -> ServiceResult<Self> {
+        cpu_supported().map_err(|e| failed("invalid")(&e))?;
+        let endpoint = bind(&config, &identity).await?;
+        let pool = ConnectionPool::new(endpoint.clone(), PoolLimits::default());
+        let genesis = match &config.genesis {
+            Some(genesis) => genesis.clone(),
+            None => join::fetch_genesis(&endpoint, &pool, &config.bootstrap).await?,
+        };
+        let network = genesis.network_id();
+        let (routing, kad_handler, strangers) = start_kad(&endpoint, &config, &genesis)?;
+        let core = Arc::new(Core {
+            client: Client::new(pool, network),
+            routing: Arc::new(routing),
+            records: open_records(&config.data, &identity)?,
+            members: Members::default(),
+            vault: open_vault(&config, &genesis).await?,
+            catalog: Catalog::open(&config.data.join("catalog.redb"))?,
+            origin: Origin::new(config.data.join("origin")),
+            bulk: Arc::new(Semaphore::new(BULK_KIB_MAX)),
+            live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
+            identity,
+            genesis,
+            network,
+            config,
+            endpoint,
+        });
+        let router = serve_all(&core, kad_handler).await?;
+        let answered = join::join(&core).await;
+        if answered == 0 && !core.config.bootstrap.is_empty() && !core.serves() {
+            let _ = router.shutdown().await;
+            let reason = "no bootstrap node answers; check the address and that it is running";
+            return Err(ServiceError::new("network", reason));
+        }
+        let tasks = background(&core, strangers);
+        Ok(Self { core, router, tasks: Arc::new(std::sync::Mutex::new(tasks)) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.core.endpoint.bound()
+    }
+
+    /// Its key's public half.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.core.node_id()
+    }
+
+    /// Its network.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        self.core.network
+    }
+
+    /// Its network's genesis.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.core.genesis
+    }
+
+    /// Its shared parts: for tests and tools that go around the services.
+    #[must_use]
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Ends it: nothing is accepted any more, then connections are closed. What
+    /// was acknowledged is durable already.
+    pub async fn shutdown(&self) {
+        let tasks = self.tasks.lock().map(|mut tasks| std::mem::take(&mut *tasks));
+        drop(tasks);
+        if let Err(e) = self.router.shutdown().await {
+            tracing::warn!("the router did not end cleanly: {e}");
+        }
+        self.core.endpoint.close().await;
+        if let Some(vault) = self.core.vault.clone() {
+            // Saves the next start some replaying; the volumes have everything.
+            let checkpoint = tokio::task::spawn_blocking(move || vault.checkpoint());
+            if let Ok(Err(e)) = checkpoint.await {
+                tracing::warn!("no checkpoint at the end: {e}");
+            }
+        }
+    }
+}
+
+async fn bind(config: &NodeConfig, identity: &Identity) -> ServiceResult<NodeEndpoint> {
+    let relays: Result<Vec<_>, _> = config.relays.iter().map(|url| url.parse()).collect();
+    let relays = relays.map_err(|e| ServiceError::new("invalid", format!("a relay's URL: {e}")))?;
+    let online = !relays.is_empty();
+    let settings = EndpointConfig {
+        relays,
+        online,
+        ..EndpointConfig::offline(identity.secret(), config.bind)
+    };
+    NodeEndpoint::bind(settings).await.map_err(|e| failed("network")(&e))
+}
+
+fn start_kad(
+    endpoint: &NodeEndpoint,
+    config: &NodeConfig,
+    genesis: &Genesis,
+) -> ServiceResult<(KadRouting, KadHandler, tokio::sync::mpsc::Receiver<Stranger>)> {
+    let relays = config.relays.iter().filter_map(|url| url.parse().ok()).collect();
+    let development = genesis.development;
+    let rules = AddressRules { loopback: development, private: development, relays };
+    let settings = KadConfig {
+        network_id: genesis.network_id().0,
+        serve: ROUTING_ROLES.iter().any(|role| config.roles.has(*role)),
+        filter: rules_filter(rules),
+        limits: KadLimits::default(),
+    };
+    KadRouting::start(endpoint.clone(), settings).map_err(|e| failed("network")(&e))
+}
+
+fn open_records(data: &Path, identity: &Identity) -> ServiceResult<RecordStore> {
+    // The salt must be secret and stay the same: derived from the secret key.
+    let salt = blake3::derive_key("EchoNet 2026 record store salt", &identity.secret());
+    let mut half = [0; 16];
+    half.copy_from_slice(&salt[..16]);
+    let limits =
+        RecordLimits { lifetime_s_max: serve::records::EXPIRY_S_MAX, ..RecordLimits::default() };
+    let path = data.join("records.redb");
+    let opened = RecordStore::open(&path, identity.node_id().0, half, limits, clock::now().0);
+    let (records, report) = opened.map_err(|e| failed("io")(&e))?;
+    tracing::debug!("{report:?}");
+    Ok(records)
+}
+
+async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Option<Vault>> {
+    if !config.roles.has(Roles::STORAGE) {
+        return Ok(None);
+    }
+    let settings = VaultConfig {
+        quota_bytes: config.quota_bytes,
+        volume_len: genesis.volume_bytes,
+        unsealed_ttl_epochs: genesis.unsealed_epochs,
+        grace_epochs: genesis.collect_grace_epochs,
+        free_term_epochs_max: genesis.free_lease_epochs_max,
+        ..VaultConfig::default()
+    };
+    let dir = config.data.join("vault");
+    let open = move || Vault::open(Arc::new(RealDisk), &dir, settings);
+    let opened = tokio::task::spawn_blocking(open).await.map_err(|e| failed("internal")(&e))?;
+    let (vault, report) = opened.map_err(|e| failed("io")(&e))?;
+    tracing::info!("vault opened: {report:?}");
+    Ok(Some(vault))
+}
+
+/// Registers every protocol that this node serves.
+async fn serve_all(core: &Arc<Core>, kad_handler: KadHandler) -> ServiceResult<Router> {
+    let server = NodeServer::new(Handler::new(Arc::clone(core)), ServerLimits::default());
+    let gates = vec![Arc::clone(server.gate()), Arc::clone(kad_handler.gate())];
+    let mut builder = Router::builder(core.endpoint.iroh().clone())
+        .incoming_filter(incoming_filter(gates, &HandshakeLimits::default()))
+        .accept(kad::ALPN, Guarded(kad_handler));
+    if core.serves() {
+        builder = builder.accept(node_protocol::ALPN, Guarded(server));
+    }
+    if core.config.roles.has(Roles::ORIGIN) {
+        let store = core.origin.store().await.map_err(|e| failed("io")(&e))?;
+        builder = builder.accept(iroh_blobs::ALPN, Guarded(BlobsProtocol::new(store, None)));
+    }
+    Ok(builder.spawn())
+}
+
+fn background(
+    core: &Arc<Core>,
+    strangers: tokio::sync::mpsc::Receiver<Stranger>,
+) -> Vec<AbortOnDropHandle<()>> {
+    let mut tasks = vec![tokio::spawn(meet(Arc::clone(core), strangers))];
+    if core.serves() {
+        tasks.push(tokio::spawn(join::keep_in_touch(Arc::clone(core))));
+        tasks.push(tokio::spawn(maintain::maintain(Arc::clone(core))));
+    }
+    tasks.into_iter().map(AbortOnDropHandle::new).collect()
+}
+
+/// Nodes that the router met and that have not described themselves are asked to.
+async fn meet(core: Arc<Core>, mut strangers: tokio::sync::mpsc::Receiver<Stranger>) {
+    while let Some(Stranger { node, addr }) = strangers.recv().await {
+        let node_id = NodeId(node);
+        if core.members.get(&node_id).is_some() || addr.is_empty() {
+            continue;
+        }
+        if core.endpoint.learn(&node, &addr).is_ok() {
+            join::greet(&core, &node_id).await;
+        }
+    }
+}
+
+impl Service for Node {
+    fn publish(
+        &self,
+        request: PublishRequest,
+        progress: ProgressSender,
+    ) -> BoxFuture<'_, ServiceResult<Published>> {
+        Box::pin(publish::publish(&self.core, request, progress))
+    }
+
+    fn get<'a>(
+        &'a self,
+        request: GetRequest,
+        sink: Sink<'a>,
+        progress: ProgressSender,
+    ) -> BoxFuture<'a, ServiceResult<Fetched>> {
+        Box::pin(fetch::get(&self.core, request, sink, progress))
+    }
+
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
+        Box::pin(unpublish::unpublish(&self.core, content))
+    }
+
+    fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {
+        Box::pin(status::work_status(&self.core, content))
+    }
+
+    fn node_status(&self) -> BoxFuture<'_, ServiceResult<NodeStatus>> {
+        Box::pin(async { self.status() })
+    }
+
+    fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
+        Box::pin(async {
+            let works = self.core.catalog.works()?;
+            Ok(works.iter().map(|(content, row)| unpublish::work(content, row)).collect())
+        })
+    }
+
+    fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
+        Box::pin(async { Ok(self.core.members.all().into_iter().map(peer).collect()) })
+    }
+}
+
+impl Node {
+    fn status(&self) -> ServiceResult<NodeStatus> {
+        let core = &self.core;
+        let vault = core.vault.as_ref().map(vault_status).transpose()?;
+        Ok(NodeStatus {
+            node_id: core.node_id().to_string(),
+            network_id: core.network.to_string(),
+            roles: core.config.roles.names().into_iter().map(str::to_owned).collect(),
+            addrs: self.addrs().iter().map(ToString::to_string).collect(),
+            peers: core.members.len() as u64,
+            epoch: core.epoch().0,
+            vault,
+            works: core.catalog.works()?.len() as u64,
+        })
+    }
+}
+
+fn vault_status(vault: &Vault) -> ServiceResult<VaultStatus> {
+    let stats = vault.stats().map_err(|e| failed("io")(&e))?;
+    Ok(VaultStatus {
+        shards: stats.shards,
+        live_bytes: stats.shard_bytes,
+        used_bytes: stats.used_bytes,
+        quota_bytes: stats.quota_bytes,
+        free_pool_bytes: stats.free_pool_bytes,
+        quarantined: stats.quarantined,
+        volumes: stats.volumes,
+    })
+}
+
+fn peer(member: crate::members::Member) -> Peer {
+    let body = member.descriptor.body;
+    Peer {
+        node_id: body.node.to_string(),
+        addr: body.addrs.first().map(ToString::to_string).unwrap_or_default(),
+        state: member.reach.name().to_owned(),
+        since: member.since.0,
+        roles: body.roles.names().into_iter().map(str::to_owned).collect(),
+        region: body.labels.region,
+        datacenter: body.labels.datacenter,
+        operator: body.labels.operator,
+    }
+}
