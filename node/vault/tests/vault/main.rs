@@ -1,0 +1,4 @@
+//! The vault against a faulty disk, a reference model, and real kills.
+mod basic;
+mod fake_disk;
+mod support;
