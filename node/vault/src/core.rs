@@ -8,7 +8,7 @@ use crate::queue::Queue;
 use crate::redb_disk::IndexSize;
 use crate::reserve::Promises;
 use crate::volume::Volumes;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Index bytes that a stored shard is counted with: entry, due, live and account rows, twice over
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     /// Volumes poisoned since the vault was opened.
     pub(crate) poisoned: AtomicU64,
+    /// The committer refuses everything.
+    pub(crate) stopped: AtomicBool,
 }
 
 /// Bytes that a put is counted with before its meta and leases are known.

@@ -17,7 +17,7 @@ pub enum SyncSite {
     VolumeCreated,
     /// fsync of `volumes/` after a volume was created.
     VolumesDir,
-    /// fsync of the vault's directory and its parent after `volumes/` was created.
+    /// fsync of `volumes/`, of the vault's directory and of its parent when the vault is opened.
     VaultDir,
     /// fdatasync after the remains of a refused group were cut off.
     RolledBack,
@@ -27,7 +27,7 @@ pub enum SyncSite {
     IndexDir,
     /// fsync of `volumes/` after a compacted volume was removed.
     VolumeRemoved,
-    /// fdatasync of the volume that a crash left without a footer.
+    /// fdatasync of the newest volume when the vault is opened, after writing its tail again.
     Recovered,
 }
 

@@ -41,7 +41,7 @@ impl Writer {
                 let _ = self.core.volumes.remove(number);
                 let why = error.to_string();
                 if self.cut.is_some() {
-                    self.stopped = Some(why.clone());
+                    self.stop(why.clone());
                     return Err(WriteError::Stopped(why));
                 }
                 return Err(WriteError::Refused(why));
@@ -113,7 +113,7 @@ impl Writer {
         self.cut = Some(Position { volume: number, offset: active.synced });
         tracing::error!(volume = number, synced = active.synced, "a sync failed: volume poisoned");
         if let Err(error) = self.close_poisoned(number, active.synced) {
-            self.stopped = Some(error.to_string());
+            self.stop(error.to_string());
         }
     }
 
@@ -121,7 +121,7 @@ impl Writer {
         let volume = match self.core.volumes.reopen(number) {
             Ok(volume) => volume,
             Err(error) => {
-                self.stopped = Some(error.to_string());
+                self.stop(error.to_string());
                 return Ok(());
             }
         };

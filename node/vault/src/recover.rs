@@ -10,7 +10,11 @@ use crate::open_index::IndexState;
 use crate::scan::{Scan, Scanned};
 use crate::types::{Key, Position};
 use crate::walk::{Footer, Found, Walker, read_footer};
+use std::io;
 use std::sync::Arc;
+
+/// Bytes of the newest volume written again at once.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// Bytes of a volume that are not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,15 +120,14 @@ impl Replay<'_> {
             self.walk_checked(scanned, start, end, false)?;
             return self.close(number, end);
         }
+        if is_last {
+            make_durable(scanned, start)
+                .map_err(|source| OpenError::Io { doing: "syncing the newest volume", source })?;
+        }
         if let Some(footer) = read_footer(volume, scanned.size) {
             self.apply_sealed(scanned, start, footer)?;
             return self.close(number, scanned.size);
         }
-        // What the page cache holds may not be on the medium: nothing is built on it before it is.
-        volume
-            .file
-            .sync_data(SyncSite::Recovered)
-            .map_err(|source| OpenError::Io { doing: "syncing the newest volume", source })?;
         let (end, damaged) = self.walk_checked(scanned, start, scanned.size, is_last)?;
         if !is_last {
             if scanned.size > FIRST_RECORD_AT {
@@ -222,6 +225,28 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes what a process can read of the newest volume what a later one can read, too: nothing is
+/// built on it before. It is written again before it is synced: after a failed sync the process
+/// before may have died with pages that the kernel counts as clean and that the medium never got.
+fn make_durable(scanned: &Scanned, start: u64) -> io::Result<()> {
+    let file = &scanned.volume.file;
+    let mut at = if start <= FIRST_RECORD_AT { 0 } else { start };
+    if at >= scanned.size {
+        return Ok(());
+    }
+    let mut bytes = vec![0; REWRITE_BYTES];
+    while at < scanned.size {
+        let len = (scanned.size - at).min(bytes.len() as u64) as usize;
+        let piece = bytes.get_mut(..len).unwrap_or_default();
+        // What cannot be read is left as it is; the walk reports it.
+        if file.read_at(at, piece).is_ok() {
+            file.write_at(at, &[piece])?;
+        }
+        at += len as u64;
+    }
+    file.sync_data(SyncSite::Recovered)
 }
 
 fn record_damage(head: &RecordHead) -> Damage {

@@ -22,7 +22,7 @@ use crate::writer::{Active, Writer};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
@@ -121,6 +121,8 @@ fn prepare(disk: &dyn Disk, dir: &Path) -> Result<PathBuf, OpenError> {
     let volumes = dir.join(VOLUMES_DIR);
     let doing = "making the vault's directory";
     disk.create_dir_all(&volumes).map_err(io_error(doing))?;
+    // A volume may have been created and filled by a process that died before it synced its name.
+    disk.sync_dir(&volumes, SyncSite::VaultDir).map_err(io_error(doing))?;
     disk.sync_dir(dir, SyncSite::VaultDir).map_err(io_error(doing))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk.sync_dir(parent, SyncSite::VaultDir).map_err(io_error(doing))?;
@@ -174,6 +176,7 @@ impl Vault {
             promises: Arc::default(),
             queue: Queue::new(config.queue_bytes_max),
             poisoned: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
         });
         let writer = start_writer(&core, &scan, tail, suspects)?;
         let vault = Self::start(core, writer, open_dir)?;
@@ -316,6 +319,13 @@ impl Vault {
     /// See [`WriteError`]; the volumes hold everything all the same.
     pub fn checkpoint(&self) -> Result<Outcome, WriteError> {
         self.ask(Work::Checkpoint, None)
+    }
+
+    /// Whether the vault refuses all writes until it is opened again, after a failure of the disk
+    /// that it could not get around.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.0.core.stopped.load(Ordering::Acquire)
     }
 
     pub(crate) fn record(&self, op: Op) -> Result<Outcome, WriteError> {

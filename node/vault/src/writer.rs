@@ -115,6 +115,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Refuses everything from now on.
+    pub(crate) fn stop(&mut self, why: String) {
+        tracing::error!(why, "the vault stops writing");
+        self.core.stopped.store(true, Ordering::Release);
+        self.stopped = Some(why);
+    }
+
     /// Puts records from the front of the batch into one group, and writes it.
     fn serve_records(&mut self, batch: &mut VecDeque<Job>) {
         let mut group = Group::default();
@@ -164,9 +171,10 @@ impl Writer {
             job.finish(Err(error));
             return Fit::Done;
         }
-        if let Err(error) = locked(&self.core.index).apply(&head, &draft.state, true) {
+        let applied = locked(&self.core.index).apply(&head, &draft.state, true);
+        if let Err(error) = applied {
             // Half applied: nothing of this group may count.
-            self.stopped = Some(error.to_string());
+            self.stop(error.to_string());
             job.finish(Err(error.into()));
             return Fit::Done;
         }

@@ -163,11 +163,23 @@ impl Machine {
             }
         }
         let State { live, durable, .. } = &mut *state;
+        // A file in a directory whose own name was lost is lost with it.
+        let Names { files, dirs } = durable;
+        files.retain(|path, _| dirs.contains(&parent(path)));
         live.files.clone_from(&durable.files);
         live.dirs.clone_from(&durable.dirs);
         for inode in 0..state.inodes.len() {
             state.crash_file(inode);
         }
+    }
+
+    /// The process is killed; the machine goes on, with everything still in its page cache.
+    pub(crate) fn kill(&self) {
+        let mut state = lock(&self.0);
+        state.generation += 1;
+        state.dead = false;
+        state.calls_left = None;
+        state.fail_syncs = None;
     }
 
     /// The bytes of a file as a process would read them.
@@ -219,6 +231,13 @@ impl State {
     }
 
     fn crash_file(&mut self, inode: usize) {
+        self.write_some(inode);
+        let inode = &mut self.inodes[inode];
+        inode.live.clone_from(&inode.durable);
+    }
+
+    /// Some sectors of what is pending reach the medium, the others are forgotten.
+    fn write_some(&mut self, inode: usize) {
         let keep = self.chance();
         let sector = if self.rng.random_bool(0.5) { 512 } else { 4096 };
         let pending = std::mem::take(&mut self.inodes[inode].pending);
@@ -251,7 +270,6 @@ impl State {
             }
         }
         bytes.resize(len, 0);
-        self.inodes[inode].live.clone_from(&bytes);
         self.inodes[inode].durable = bytes;
     }
 
@@ -389,10 +407,10 @@ impl OpenFile {
         let mut state = lock(&self.state);
         state.step(self.generation)?;
         let counts = state.sync_counts(site);
-        let inode = &mut state.inodes[self.inode];
         match counts {
             Ok(false) => {}
             Ok(true) => {
+                let inode = &mut state.inodes[self.inode];
                 for change in std::mem::take(&mut inode.pending) {
                     match change {
                         Change::Write { offset, bytes } => {
@@ -403,8 +421,8 @@ impl OpenFile {
                 }
             }
             Err(()) => {
-                // The pages count as clean now: readable, and never written out.
-                inode.pending.clear();
+                // The pages count as clean now: readable, but not all of them on the medium.
+                state.write_some(self.inode);
                 return Err(io::Error::other("sync failed"));
             }
         }
