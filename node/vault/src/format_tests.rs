@@ -1,0 +1,73 @@
+//! The layouts round-trip, and nothing that is off by one bit parses.
+use super::*;
+use proptest::prelude::*;
+
+fn lease() -> impl Strategy<Value = StoredLease> {
+    let pool = prop_oneof![
+        any::<[u8; 32]>().prop_map(|grant| Pool::Granted { grant }),
+        any::<[u8; 16]>().prop_map(|prefix| Pool::Free { prefix }),
+    ];
+    (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
+        |(id, owner, pool, [from_epoch, until_epoch, added_epoch], [sealed, ended])| StoredLease {
+            meta: LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed },
+            added_epoch,
+            ended,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn states_round_trip(
+        created_epoch: u64, quarantined: bool,
+        leases in proptest::collection::vec(lease(), 0..5),
+    ) {
+        let state = EntryState { created_epoch, quarantined, leases };
+        let bytes = encode_state(&state);
+        prop_assert_eq!(decode_state(&bytes), Some(state));
+        prop_assert_eq!(decode_state(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_header_is_seen(secret: [u8; 32], segment: [u8; 32], bit in 0..RECORD_LEN * 8) {
+        let at = Position { volume: 3, offset: 8192 };
+        let head = RecordHead {
+            kind: Kind::Put, key: Key { segment, index: 7 }, at, state_len: 16, meta_len: 5,
+            shard_len: 99, aux_hash: [1; 32], shard_hash: [2; 32],
+        };
+        let mut bytes = head.encode(&secret);
+        prop_assert_eq!(RecordHead::decode(&bytes, &secret, at), Some(head));
+        let elsewhere = Position { offset: 8200, ..at };
+        prop_assert_eq!(RecordHead::decode(&bytes, &secret, elsewhere), None);
+        prop_assert_eq!(RecordHead::decode(&bytes, &[9; 32], at), None);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert_eq!(RecordHead::decode(&bytes, &secret, at), None);
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_volume_header_is_seen(secret: [u8; 32], bit in 0..HEADER_LEN * 8) {
+        let cut = Some(Position { volume: 8, offset: 9000 });
+        let header = VolumeHeader { number: 9, len_max: 1 << 30, cut, secret };
+        let mut bytes = header.encode();
+        prop_assert_eq!(VolumeHeader::decode(&bytes), Some(header));
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert_eq!(VolumeHeader::decode(&bytes), None);
+    }
+
+    #[test]
+    fn decoders_take_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = decode_state(&bytes);
+        let _ = decode_lease(&bytes);
+        let at = Position::default();
+        prop_assert_eq!(RecordHead::decode(&bytes, &[0; 32], at), None);
+    }
+}
+
+#[test]
+fn a_trailer_counts_in_its_own_volume_only() {
+    let trailer = encode_trailer(&[1; 32], 77);
+    assert_eq!(decode_trailer(&trailer, &[1; 32]), Some(77));
+    assert_eq!(decode_trailer(&trailer, &[2; 32]), None);
+}

@@ -1,0 +1,404 @@
+//! From a request to the one record it needs, or to none: decided by what the index holds at that
+//! moment, on the committer's thread, so that no two requests can decide on the same past.
+use crate::config::VaultConfig;
+use crate::error::WriteError;
+use crate::format::{
+    Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_lease, encode_state, placement_key,
+};
+use crate::index::Index;
+use crate::kv::View;
+use crate::rows::{self, Entry};
+use crate::types::{EntryState, Key, LeaseMeta, Position, SegmentId, StoredLease};
+use bytes::Bytes;
+
+/// A shard with its lease, ready to be written; its hash was computed by whoever asks.
+#[derive(Debug, Clone)]
+pub(crate) struct PutOp {
+    pub(crate) key: Key,
+    pub(crate) shard: Bytes,
+    pub(crate) shard_hash: [u8; 32],
+    pub(crate) meta: Bytes,
+    pub(crate) lease: Option<LeaseMeta>,
+    pub(crate) epoch: u64,
+}
+
+/// What the committer can be asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Put(PutOp),
+    AddLease {
+        key: Key,
+        lease: LeaseMeta,
+        epoch: u64,
+    },
+    EndLease {
+        key: Key,
+        lease: [u8; 32],
+    },
+    Seal {
+        key: Key,
+        lease: [u8; 32],
+    },
+    Placement {
+        segment: SegmentId,
+        version: u64,
+        record: Bytes,
+    },
+    Quarantine {
+        key: Key,
+        at: Position,
+    },
+    /// Collection: the whole entry if nothing keeps it at this epoch, else leases that are over.
+    Collect {
+        key: Key,
+        epoch: u64,
+    },
+    /// Drops an entry that only the free pool keeps.
+    Evict {
+        key: Key,
+        epoch: u64,
+    },
+    DropPlacement {
+        segment: SegmentId,
+    },
+    /// Compaction and repair: the same entry, at a new place.
+    Move {
+        key: Key,
+        from: Position,
+        meta: Bytes,
+        shard: Bytes,
+    },
+    Lost {
+        key: Key,
+        from: Position,
+        meta: Bytes,
+    },
+    MovePlacement {
+        segment: SegmentId,
+        from: Position,
+        record: Bytes,
+    },
+    /// The placement record there is damaged and its volume is to go.
+    LosePlacement {
+        segment: SegmentId,
+        from: Position,
+    },
+    /// The full state again, because the record at this position still counts and is to go.
+    Snapshot {
+        key: Key,
+        from: Position,
+    },
+    TombstoneAgain {
+        key: Key,
+        state: Vec<u8>,
+    },
+    PlacementDropAgain {
+        segment: SegmentId,
+        state: Vec<u8>,
+    },
+}
+
+/// Which part of the quota a record may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// What is left for new things.
+    Put,
+    /// Also the reserve for records that free space.
+    End,
+    /// Also the volume kept free for compaction.
+    Compaction,
+}
+
+impl Op {
+    pub(crate) fn room(&self) -> Room {
+        match self {
+            Self::Put(_) | Self::AddLease { .. } | Self::Placement { .. } => Room::Put,
+            Self::EndLease { .. }
+            | Self::Seal { .. }
+            | Self::Quarantine { .. }
+            | Self::Collect { .. }
+            | Self::Evict { .. }
+            | Self::DropPlacement { .. } => Room::End,
+            _ => Room::Compaction,
+        }
+    }
+
+    /// Bytes that waiting costs.
+    pub(crate) fn bytes(&self) -> usize {
+        512 + match self {
+            Self::Put(put) => put.shard.len() + put.meta.len(),
+            Self::Move { meta, shard, .. } => meta.len() + shard.len(),
+            Self::Lost { meta: bytes, .. }
+            | Self::Placement { record: bytes, .. }
+            | Self::MovePlacement { record: bytes, .. } => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What an acknowledged request did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A record was written and is durable.
+    Written,
+    /// It was so already, durably.
+    Already,
+    /// A damaged shard was replaced.
+    Healed,
+    /// The entry was dropped.
+    Dropped,
+}
+
+/// A record but for its place.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) key: Key,
+    pub(crate) state: Vec<u8>,
+    pub(crate) meta: Bytes,
+    pub(crate) shard: Bytes,
+    pub(crate) shard_hash: [u8; 32],
+}
+
+type Planned = Result<(Option<Draft>, Outcome), WriteError>;
+
+const NOTHING: Planned = Ok((None, Outcome::Already));
+
+fn small(kind: Kind, key: Key, state: Vec<u8>) -> Draft {
+    Draft { kind, key, state, meta: Bytes::new(), shard: Bytes::new(), shard_hash: [0; 32] }
+}
+
+fn write(draft: Draft) -> Planned {
+    Ok((Some(draft), Outcome::Written))
+}
+
+/// Decides what a request needs.
+pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
+    match op {
+        Op::Put(put) => plan_put(index, config, put),
+        Op::AddLease { key, lease, epoch } => {
+            let entry = index.entry(View::Staged, *key)?.ok_or(WriteError::NotStored)?;
+            if entry.state.quarantined {
+                return Err(WriteError::Quarantined);
+            }
+            plan_lease(index, *key, &entry, lease, *epoch)
+        }
+        Op::EndLease { key, lease } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.state.lease(lease).is_some_and(|lease| !lease.ended) => {
+                write(small(Kind::LeaseEnded, *key, lease.to_vec()))
+            }
+            _ => NOTHING,
+        },
+        Op::Seal { key, lease } => plan_seal(index, *key, lease),
+        Op::Placement { segment, version, record } => {
+            plan_placement(index, *segment, *version, record)
+        }
+        Op::Quarantine { key, at } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.at == *at && !entry.state.quarantined => {
+                write(small(Kind::Quarantine, *key, position_state(*at)))
+            }
+            _ => NOTHING,
+        },
+        Op::Collect { key, epoch } => plan_collect(index, *key, *epoch),
+        Op::Evict { key, epoch } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.state.only_free() => drop_entry(*key, *epoch),
+            _ => NOTHING,
+        },
+        Op::DropPlacement { segment } => match index.placement(View::Staged, segment)? {
+            Some(row) if !index.has_segment(View::Staged, segment)? => {
+                let state = row.version.to_le_bytes().to_vec();
+                write(small(Kind::PlacementDropped, placement_key(*segment), state))
+            }
+            _ => NOTHING,
+        },
+        _ => plan_compaction(index, op),
+    }
+}
+
+fn position_state(at: Position) -> Vec<u8> {
+    let mut state = Vec::with_capacity(16);
+    rows::put_position(&mut state, at);
+    state
+}
+
+fn drop_entry(key: Key, epoch: u64) -> Planned {
+    let draft = small(Kind::Tombstone, key, epoch.to_le_bytes().to_vec());
+    Ok((Some(draft), Outcome::Dropped))
+}
+
+fn bounded(what: &'static str, len: usize, len_max: u32) -> Result<(), WriteError> {
+    if len as u64 > u64::from(len_max) {
+        return Err(WriteError::TooLong { what, len: len as u64, len_max: len_max.into() });
+    }
+    Ok(())
+}
+
+fn plan_put(index: &Index, config: &VaultConfig, put: &PutOp) -> Planned {
+    bounded("a shard", put.shard.len(), config.shard_len_max)?;
+    bounded("a shard's meta", put.meta.len(), META_LEN_MAX)?;
+    let new_lease =
+        put.lease.map(|meta| StoredLease { meta, added_epoch: put.epoch, ended: false });
+    let (mut state, outcome) = match index.entry(View::Staged, put.key)? {
+        None => {
+            (EntryState { created_epoch: put.epoch, ..EntryState::default() }, Outcome::Written)
+        }
+        Some(entry) if entry.shard_hash != put.shard_hash => return Err(WriteError::Conflict),
+        Some(entry) if entry.state.quarantined => (entry.state, Outcome::Healed),
+        Some(entry) => {
+            return match &put.lease {
+                Some(lease) => plan_lease(index, put.key, &entry, lease, put.epoch),
+                None => NOTHING,
+            };
+        }
+    };
+    state.quarantined = false;
+    if let Some(lease) = new_lease {
+        check_lease(&mut state, index, &lease, put.epoch)?;
+        state.upsert(lease);
+    }
+    let draft = Draft {
+        kind: Kind::Put,
+        key: put.key,
+        state: encode_state(&state),
+        meta: put.meta.clone(),
+        shard: put.shard.clone(),
+        shard_hash: put.shard_hash,
+    };
+    Ok((Some(draft), outcome))
+}
+
+/// Whether the lease may be added; makes room by forgetting leases that are over. Returns whether
+/// it had to.
+fn check_lease(
+    state: &mut EntryState,
+    index: &Index,
+    lease: &StoredLease,
+    epoch: u64,
+) -> Result<bool, WriteError> {
+    match state.lease(&lease.meta.id) {
+        Some(old) if old.ended => return Err(WriteError::LeaseEnded),
+        Some(_) => return Ok(false),
+        None if state.leases.len() < LEASES_PER_KEY_MAX => return Ok(false),
+        None => {}
+    }
+    state.leases.retain(|old| index.terms.forget_epoch(old) > epoch);
+    if state.leases.len() < LEASES_PER_KEY_MAX { Ok(true) } else { Err(WriteError::TooManyLeases) }
+}
+
+fn plan_lease(index: &Index, key: Key, entry: &Entry, lease: &LeaseMeta, epoch: u64) -> Planned {
+    let new = StoredLease { meta: *lease, added_epoch: epoch, ended: false };
+    let mut state = entry.state.clone();
+    let made_room = check_lease(&mut state, index, &new, epoch)?;
+    state.upsert(new);
+    if state == entry.state {
+        return NOTHING;
+    }
+    if made_room {
+        return write(small(Kind::Snapshot, key, encode_state(&state)));
+    }
+    let mut bytes = Vec::new();
+    encode_lease(&new, &mut bytes);
+    write(small(Kind::LeaseAdded, key, bytes))
+}
+
+fn plan_seal(index: &Index, key: Key, lease: &[u8; 32]) -> Planned {
+    let entry = index.entry(View::Staged, key)?.ok_or(WriteError::NotStored)?;
+    match entry.state.lease(lease) {
+        None => Err(WriteError::NoSuchLease),
+        Some(lease) if lease.ended => Err(WriteError::LeaseEnded),
+        Some(lease) if lease.meta.sealed => NOTHING,
+        Some(_) => write(small(Kind::Sealed, key, lease.to_vec())),
+    }
+}
+
+fn placement_draft(segment: SegmentId, version: u64, record: &Bytes) -> Draft {
+    let state = version.to_le_bytes().to_vec();
+    Draft { meta: record.clone(), ..small(Kind::Placement, placement_key(segment), state) }
+}
+
+fn plan_placement(index: &Index, segment: SegmentId, version: u64, record: &Bytes) -> Planned {
+    bounded("a placement record", record.len(), META_LEN_MAX)?;
+    if !index.has_segment(View::Staged, &segment)? {
+        return Err(WriteError::NotStored);
+    }
+    match index.placement(View::Staged, &segment)? {
+        Some(row) if row.version >= version => {
+            Err(WriteError::StalePlacement { have: row.version })
+        }
+        _ => write(placement_draft(segment, version, record)),
+    }
+}
+
+fn plan_collect(index: &Index, key: Key, epoch: u64) -> Planned {
+    let Some(entry) = index.entry(View::Staged, key)? else { return NOTHING };
+    if index.terms.collect_epoch(&entry) <= epoch {
+        return drop_entry(key, epoch);
+    }
+    let mut state = entry.state.clone();
+    state.leases.retain(|lease| index.terms.forget_epoch(lease) > epoch);
+    if state == entry.state {
+        return NOTHING;
+    }
+    write(small(Kind::Snapshot, key, encode_state(&state)))
+}
+
+fn plan_compaction(index: &Index, op: &Op) -> Planned {
+    match op {
+        Op::Move { key, from, meta, shard } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.at == *from && !entry.state.quarantined => write(Draft {
+                kind: Kind::Move,
+                key: *key,
+                state: encode_state(&entry.state),
+                meta: meta.clone(),
+                shard: shard.clone(),
+                shard_hash: entry.shard_hash,
+            }),
+            _ => NOTHING,
+        },
+        Op::Lost { key, from, meta } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.at == *from && entry.state.quarantined => {
+                let mut state = u64::from(entry.shard_len).to_le_bytes().to_vec();
+                state.extend_from_slice(&encode_state(&entry.state));
+                let draft = small(Kind::Lost, *key, state);
+                write(Draft { meta: meta.clone(), shard_hash: entry.shard_hash, ..draft })
+            }
+            _ => NOTHING,
+        },
+        Op::MovePlacement { segment, from, record } => {
+            match index.placement(View::Staged, segment)? {
+                Some(row) if row.at == *from => {
+                    write(placement_draft(*segment, row.version, record))
+                }
+                _ => NOTHING,
+            }
+        }
+        Op::LosePlacement { segment, from } => match index.placement(View::Staged, segment)? {
+            Some(row) if row.at == *from => write(small(
+                Kind::PlacementDropped,
+                placement_key(*segment),
+                row.version.to_le_bytes().to_vec(),
+            )),
+            _ => NOTHING,
+        },
+        Op::Snapshot { key, from } => match index.entry(View::Staged, *key)? {
+            // Records before the last full state are void.
+            Some(entry) if *from >= entry.snap => {
+                write(small(Kind::Snapshot, *key, encode_state(&entry.state)))
+            }
+            _ => NOTHING,
+        },
+        Op::TombstoneAgain { key, state } => match index.entry(View::Staged, *key)? {
+            Some(_) => NOTHING,
+            None => write(small(Kind::Tombstone, *key, state.clone())),
+        },
+        Op::PlacementDropAgain { segment, state } => {
+            match index.placement(View::Staged, segment)? {
+                Some(_) => NOTHING,
+                None => {
+                    write(small(Kind::PlacementDropped, placement_key(*segment), state.clone()))
+                }
+            }
+        }
+        _ => NOTHING,
+    }
+}

@@ -1,0 +1,130 @@
+//! What waits for the committer: bounded by bytes, first come first served.
+use crate::error::WriteError;
+use crate::locked::locked;
+use crate::plan::{Op, Outcome};
+use crate::reserve::Reservation;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Called once with the result, on the committer's thread.
+pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, WriteError>) + Send>;
+
+/// Something for the committer to do.
+pub(crate) enum Work {
+    /// One request; at most one record.
+    Record(Op),
+    /// Write the index file.
+    Checkpoint,
+    /// Close the active volume and begin another.
+    Rotate,
+    /// Remove a volume out of which everything was moved.
+    Retire(u64),
+}
+
+/// A piece of work with whoever waits for it.
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) done: Done,
+    /// Held until the result is known, so that the space is never promised twice.
+    pub(crate) reservation: Option<Reservation>,
+}
+
+impl Job {
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Record(op) => op.bytes(),
+            _ => 512,
+        }
+    }
+
+    /// Tells the result, after the reservation is given back.
+    pub(crate) fn finish(self, result: Result<Outcome, WriteError>) {
+        drop(self.reservation);
+        (self.done)(result);
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The queue.
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { waiting: Mutex::default(), changed: Condvar::new(), bytes_max }
+    }
+
+    /// Adds a job; if the queue is full, waits (`wait`) or gives the job back.
+    pub(crate) fn push(&self, job: Job, wait: bool) -> Result<(), (Job, WriteError)> {
+        let bytes = job.bytes();
+        let mut waiting = locked(&self.waiting);
+        loop {
+            if waiting.closed {
+                return Err((job, WriteError::Closed));
+            }
+            // A job longer than the whole bound is let in alone.
+            if waiting.bytes == 0 || waiting.bytes + bytes <= self.bytes_max {
+                break;
+            }
+            if !wait {
+                return Err((job, WriteError::Busy));
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.bytes += bytes;
+        waiting.jobs.push_back(job);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes up to `bytes_max` of jobs, waiting for the first; `None` once closed and empty.
+    pub(crate) fn take(&self, bytes_max: usize) -> Option<VecDeque<Job>> {
+        let mut waiting = locked(&self.waiting);
+        while waiting.jobs.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut taken = VecDeque::new();
+        let mut bytes = 0;
+        while let Some(job) = waiting.jobs.front() {
+            bytes += job.bytes();
+            if !taken.is_empty() && bytes > bytes_max {
+                break;
+            }
+            waiting.bytes -= job.bytes();
+            taken.extend(waiting.jobs.pop_front());
+        }
+        self.changed.notify_all();
+        Some(taken)
+    }
+
+    /// Lets nothing more in.
+    pub(crate) fn close(&self) {
+        locked(&self.waiting).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// After the committer died: nobody will finish what waits.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let jobs = std::mem::take(&mut locked(&self.waiting).jobs);
+        jobs.into_iter().for_each(|job| job.finish(Err(WriteError::Closed)));
+    }
+}

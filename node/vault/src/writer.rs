@@ -1,0 +1,312 @@
+//! The committer: one thread that turns waiting requests into groups of records, makes each group
+//! durable with one sync, applies it to the index, and only then acknowledges it. After a failed
+//! sync nothing of the group is acknowledged or retried: the volume is poisoned (see `poison`).
+use crate::config::VaultConfig;
+use crate::core::Core;
+use crate::crash::crash_point;
+use crate::disk::SyncSite;
+use crate::error::WriteError;
+use crate::format::RecordHead;
+use crate::locked::locked;
+use crate::plan::{Draft, Op, Outcome, Room, plan};
+use crate::queue::{Job, Work};
+use crate::types::{Key, Position};
+use crate::volume::VolumeFile;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The volume being written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) volume: Arc<VolumeFile>,
+    /// Everything before it is durable.
+    pub(crate) synced: u64,
+}
+
+impl Active {
+    pub(crate) fn number(&self) -> u64 {
+        self.volume.header.number
+    }
+}
+
+/// The committer's own state.
+pub(crate) struct Writer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) active: Option<Active>,
+    /// The number that the next volume gets.
+    pub(crate) next_number: u64,
+    /// A poisoned volume's number and the length that counts, until a new volume's header says so.
+    pub(crate) cut: Option<Position>,
+    /// Entries whose bytes were found bad and are yet to be quarantined.
+    pub(crate) suspects: Vec<(Key, Position)>,
+    /// Why nothing is written any more.
+    pub(crate) stopped: Option<String>,
+}
+
+/// Records on their way to one write.
+#[derive(Default)]
+pub(crate) struct Group {
+    parts: Vec<Bytes>,
+    pub(crate) bytes: u64,
+    jobs: Vec<(Job, Outcome)>,
+}
+
+/// Whether a record went into the group.
+enum Fit {
+    Done,
+    /// The volume has no room left for it.
+    NextVolume(Job),
+}
+
+impl Writer {
+    /// Serves the queue until it is closed.
+    pub(crate) fn run(mut self) {
+        let core = Arc::clone(&self.core);
+        while let Some(mut batch) = core.queue.take(core.config.group_bytes_max) {
+            for job in self.suspect_jobs() {
+                batch.push_front(job);
+            }
+            self.serve(batch);
+            self.checkpoint_if_due();
+        }
+        // A clean end makes the next start quick; without it the volumes are replayed.
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "closing the vault without a checkpoint");
+        }
+    }
+
+    pub(crate) fn serve(&mut self, mut batch: VecDeque<Job>) {
+        while let Some(job) = batch.pop_front() {
+            if let Err(error) = self.ready() {
+                job.finish(Err(error));
+                continue;
+            }
+            match job.work {
+                Work::Record(_) => {
+                    batch.push_front(job);
+                    self.serve_records(&mut batch);
+                }
+                Work::Checkpoint => {
+                    let result = self.checkpoint();
+                    job.finish(result);
+                }
+                Work::Rotate => {
+                    let result = self.rotate().map(|()| Outcome::Written);
+                    job.finish(result);
+                }
+                Work::Retire(number) => {
+                    let result = self.retire(number);
+                    job.finish(result);
+                }
+            }
+        }
+    }
+
+    /// An active volume, made if there is none.
+    fn ready(&mut self) -> Result<(), WriteError> {
+        if let Some(why) = &self.stopped {
+            return Err(WriteError::Stopped(why.clone()));
+        }
+        if self.active.is_none() {
+            self.begin_volume()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn stop(&mut self, why: String) {
+        tracing::error!(why, "the vault stops writing");
+        self.core.stopped.store(true, Ordering::Release);
+        self.stopped = Some(why);
+    }
+
+    /// Puts records from the front of the batch into one group, and writes it.
+    fn serve_records(&mut self, batch: &mut VecDeque<Job>) {
+        let mut group = Group::default();
+        let mut full = None;
+        while batch.front().is_some_and(|job| matches!(job.work, Work::Record(_))) {
+            let Some(job) = batch.pop_front() else { break };
+            if let Fit::NextVolume(job) = self.add(&mut group, job) {
+                full = Some(job);
+                break;
+            }
+        }
+        let written = self.flush(group);
+        let Some(job) = full else { return };
+        // After a failure the loop in `serve` finds out what is possible.
+        if written && let Err(error) = self.rotate() {
+            job.finish(Err(error));
+            return;
+        }
+        batch.push_front(job);
+    }
+
+    /// Plans one request and puts its record, if it needs one, at the end of the group.
+    fn add(&mut self, group: &mut Group, job: Job) -> Fit {
+        let Work::Record(op) = &job.work else { return Fit::Done };
+        let planned = plan(&locked(&self.core.index), &self.core.config, op);
+        let (draft, outcome) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                job.finish(Err(error));
+                return Fit::Done;
+            }
+        };
+        let Some(draft) = draft else {
+            // Even "it was so already" waits for the sync: it may rest on a record of this group.
+            group.jobs.push((job, outcome));
+            return Fit::Done;
+        };
+        let Some(active) = &self.active else { return Fit::NextVolume(job) };
+        let at = Position { volume: active.number(), offset: active.synced + group.bytes };
+        let head = head_of(&draft, at);
+        let end = VaultConfig::records_end(active.volume.header.len_max);
+        if head.next_at() > end {
+            return Fit::NextVolume(job);
+        }
+        let secret = active.volume.header.secret;
+        if let Err(error) = self.check_room(op, group.bytes + head.total_len()) {
+            job.finish(Err(error));
+            return Fit::Done;
+        }
+        let applied = locked(&self.core.index).apply(&head, &draft.state, true);
+        if let Err(error) = applied {
+            // Half applied: nothing of this group may count.
+            self.stop(error.to_string());
+            job.finish(Err(error.into()));
+            return Fit::Done;
+        }
+        group.push(&head, &secret, draft);
+        group.jobs.push((job, outcome));
+        Fit::Done
+    }
+
+    fn check_room(&self, op: &Op, bytes: u64) -> Result<(), WriteError> {
+        let config = &self.core.config;
+        let ceiling = match op.room() {
+            Room::Put => config.put_ceiling_bytes(),
+            Room::End => config.end_ceiling_bytes(),
+            Room::Compaction => config.quota_bytes,
+        };
+        let used = self.core.used_bytes()?;
+        let left = ceiling.saturating_sub(used);
+        if bytes > left {
+            return Err(WriteError::QuotaFull { need: bytes, left });
+        }
+        self.check_disk(bytes)
+    }
+
+    /// Refuses early what a nearly full disk could take only in part.
+    pub(crate) fn check_disk(&self, bytes: u64) -> Result<(), WriteError> {
+        let need = bytes.saturating_add(self.core.config.disk_free_min_bytes);
+        match self.core.volumes.free_bytes() {
+            Ok(free) if free < need => Err(WriteError::DiskFull { need: bytes }),
+            // A disk that cannot tell refuses the write itself, if it must.
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a group, syncs it, applies it, acknowledges it. Returns whether that worked.
+    pub(crate) fn flush(&mut self, group: Group) -> bool {
+        if let Err(error) = self.make_durable(&group) {
+            group.jobs.into_iter().for_each(|(job, _)| job.finish(Err(error.clone())));
+            return false;
+        }
+        crash_point("vault.group.applied");
+        for (job, outcome) in group.jobs {
+            if outcome == Outcome::Dropped {
+                crash_point("vault.collect.tombstoned");
+            }
+            job.finish(Ok(outcome));
+        }
+        true
+    }
+
+    fn make_durable(&mut self, group: &Group) -> Result<(), WriteError> {
+        if let Some(why) = &self.stopped {
+            locked(&self.core.index).kv.discard_staged();
+            return Err(WriteError::Stopped(why.clone()));
+        }
+        let Some(active) = &self.active else { return Err(WriteError::Closed) };
+        if group.parts.is_empty() {
+            return Ok(());
+        }
+        let volume = Arc::clone(&active.volume);
+        let start = active.synced;
+        let parts: Vec<&[u8]> = group.parts.iter().map(|part| &part[..]).collect();
+        if let Err(error) = volume.file.write_at(start, &parts) {
+            return Err(self.roll_back(&volume, start, &error));
+        }
+        crash_point("vault.group.written");
+        if let Err(error) = volume.file.sync_data(SyncSite::Group) {
+            locked(&self.core.index).kv.discard_staged();
+            self.poison();
+            return Err(WriteError::Poisoned(error.to_string()));
+        }
+        crash_point("vault.group.synced");
+        let end = start + group.bytes;
+        let mut index = locked(&self.core.index);
+        index.set_position(Position { volume: volume.header.number, offset: end });
+        index.kv.commit_staged();
+        drop(index);
+        if let Some(active) = &mut self.active {
+            active.synced = end;
+        }
+        self.core.volume_bytes.fetch_add(group.bytes, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Takes back a group that the disk would not write, so that no part of it comes back later.
+    pub(crate) fn roll_back(
+        &mut self,
+        volume: &VolumeFile,
+        start: u64,
+        error: &std::io::Error,
+    ) -> WriteError {
+        locked(&self.core.index).kv.discard_staged();
+        let cut = volume.file.set_len(start);
+        if cut.and_then(|()| volume.file.sync_data(SyncSite::RolledBack)).is_err() {
+            self.poison();
+        }
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => WriteError::DiskFull { need: 0 },
+            _ => WriteError::Refused(error.to_string()),
+        }
+    }
+}
+
+/// The header of a draft at its place.
+pub(crate) fn head_of(draft: &Draft, at: Position) -> RecordHead {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&draft.state).update(&draft.meta);
+    RecordHead {
+        kind: draft.kind,
+        key: draft.key,
+        at,
+        state_len: draft.state.len() as u32,
+        meta_len: draft.meta.len() as u32,
+        shard_len: draft.shard.len() as u32,
+        aux_hash: *hasher.finalize().as_bytes(),
+        shard_hash: draft.shard_hash,
+    }
+}
+
+impl Group {
+    fn push(&mut self, head: &RecordHead, secret: &[u8; 32], draft: Draft) {
+        let mut front = head.encode(secret).to_vec();
+        front.extend_from_slice(&draft.state);
+        front.extend_from_slice(&draft.meta);
+        let written = (front.len() + draft.shard.len()) as u64;
+        self.parts.push(front.into());
+        if !draft.shard.is_empty() {
+            self.parts.push(draft.shard);
+        }
+        let padding = (head.total_len() - written) as usize;
+        if padding > 0 {
+            self.parts.push(Bytes::from_static(&[0; 8]).slice(..padding));
+        }
+        self.bytes += head.total_len();
+    }
+}

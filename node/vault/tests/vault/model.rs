@@ -1,0 +1,126 @@
+//! The reference model: what a vault must hold, in plain maps, written as obviously as possible.
+use crate::support::{lease, small_config};
+use echonet_vault::{LeaseMeta, StoredLease};
+use std::collections::BTreeMap;
+
+/// One shard's state: its epoch of creation and its leases in order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) created: u64,
+    pub(crate) leases: Vec<StoredLease>,
+}
+
+/// Everything acknowledged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) shards: BTreeMap<u64, Shard>,
+    pub(crate) placements: BTreeMap<u64, u64>,
+    pub(crate) epoch: u64,
+}
+
+/// A change that the vault was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change {
+    /// A put, or a lease on what is there.
+    Put {
+        number: u64,
+        lease: LeaseMeta,
+    },
+    End {
+        number: u64,
+        id: u64,
+    },
+    Seal {
+        number: u64,
+        id: u64,
+    },
+    Place {
+        segment: u64,
+        version: u64,
+    },
+    Collect,
+}
+
+fn end(lease: &StoredLease) -> u64 {
+    if lease.ended {
+        0
+    } else if lease.meta.sealed {
+        lease.meta.until_epoch
+    } else {
+        lease.meta.until_epoch.min(lease.added_epoch + small_config().unsealed_ttl_epochs)
+    }
+}
+
+fn forget(lease: &StoredLease) -> u64 {
+    let end = if lease.ended { lease.meta.until_epoch } else { end(lease) };
+    end + small_config().grace_epochs
+}
+
+impl Shard {
+    fn collect_epoch(&self) -> u64 {
+        let last = self.leases.iter().map(end).max().unwrap_or(0);
+        last.max(self.created) + small_config().grace_epochs
+    }
+
+    pub(crate) fn ended(&self, id: [u8; 32]) -> bool {
+        self.leases.iter().any(|lease| lease.meta.id == id && lease.ended)
+    }
+}
+
+impl Model {
+    /// The state after a change that is acknowledged.
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put { number, lease } => self.put(number, lease),
+            Change::End { number, id } => self.lease(number, id, |lease| lease.ended = true),
+            Change::Seal { number, id } => self.lease(number, id, |lease| lease.meta.sealed = true),
+            Change::Place { segment, version } => {
+                self.placements.insert(segment, version);
+            }
+            Change::Collect => self.collect(),
+        }
+    }
+
+    fn put(&mut self, number: u64, lease: LeaseMeta) {
+        let epoch = self.epoch;
+        let shard =
+            self.shards.entry(number).or_insert(Shard { created: epoch, leases: Vec::new() });
+        match shard.leases.iter_mut().find(|old| old.meta.id == lease.id) {
+            None => {
+                let new = StoredLease { meta: lease, added_epoch: epoch, ended: false };
+                shard.leases.push(new);
+            }
+            Some(old) => {
+                old.meta.until_epoch = old.meta.until_epoch.max(lease.until_epoch);
+                old.meta.sealed = old.meta.sealed || lease.sealed;
+                if !old.meta.sealed {
+                    old.added_epoch = old.added_epoch.max(epoch);
+                }
+            }
+        }
+    }
+
+    fn lease(&mut self, number: u64, id: u64, change: impl FnOnce(&mut StoredLease)) {
+        let id = lease(number, id, 0).id;
+        let Some(shard) = self.shards.get_mut(&number) else { return };
+        if let Some(lease) = shard.leases.iter_mut().find(|lease| lease.meta.id == id) {
+            change(lease);
+        }
+    }
+
+    fn collect(&mut self) {
+        let epoch = self.epoch;
+        self.shards.retain(|_, shard| shard.collect_epoch() > epoch);
+        for shard in self.shards.values_mut() {
+            shard.leases.retain(|lease| forget(lease) > epoch);
+        }
+        let shards = &self.shards;
+        self.placements
+            .retain(|segment, _| (segment * 4..segment * 4 + 4).any(|n| shards.contains_key(&n)));
+    }
+
+    /// Whether any shard of the segment is here.
+    pub(crate) fn has_segment(&self, segment: u64) -> bool {
+        self.shards.range(segment * 4..segment * 4 + 4).next().is_some()
+    }
+}
