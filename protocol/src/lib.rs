@@ -11,6 +11,7 @@ pub mod codec;
 pub mod content_id;
 pub mod fetch;
 pub mod identity;
+pub mod inconsistency;
 pub mod lease;
 pub mod machine;
 pub mod manifest;
