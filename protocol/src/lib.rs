@@ -12,6 +12,7 @@ pub mod content_id;
 pub mod data;
 pub mod fetch;
 pub mod identity;
+pub mod inconsistency;
 pub mod lease;
 pub mod machine;
 pub mod manifest;

@@ -82,12 +82,11 @@ impl Doubt {
         self.inconsistent
     }
 
-    /// Whether what verified is known to be what the descriptor commits to, so
-    /// that the manifest alone is wrong: the wanted data shards themselves gave
-    /// wrong bytes, or everything compared lies on one codeword.
+    /// Whether the manifest alone is wrong: the wanted data shards themselves gave
+    /// wrong bytes, and they lie on one codeword with at least k others. Short of
+    /// that the publisher may be the one, and nobody is blamed.
     pub(super) fn blames_manifest(&self) -> bool {
-        let direct = self.tried.contains(&self.want);
-        !self.inconsistent && (direct || !self.consistent.is_empty())
+        !self.inconsistent && self.tried.contains(&self.want) && !self.consistent.is_empty()
     }
 
     /// What next, with the ranges of `had`.
