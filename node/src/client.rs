@@ -167,7 +167,9 @@ impl Client {
         descriptor: Option<Signed<NodeDescriptor>>,
     ) -> Result<HelloAnswer, CallError> {
         match self.call(node, Request::Hello { epoch, descriptor }).await? {
-            Response::Hello { epoch, now, descriptor } => Ok(HelloAnswer { epoch, now, descriptor }),
+            Response::Hello { epoch, now, descriptor } => {
+                Ok(HelloAnswer { epoch, now, descriptor })
+            }
             other => Err(senseless(node, &other)),
         }
     }
@@ -279,7 +281,10 @@ impl Client {
         placement_version: u64,
     ) -> Result<Signed<Receipt>, CallError> {
         let LeaseClaim { lease, grant } = claim.clone();
-        receipt(node, self.call(node, Request::AddLease { lease, grant, index, placement_version }).await?)
+        receipt(
+            node,
+            self.call(node, Request::AddLease { lease, grant, index, placement_version }).await?,
+        )
     }
 
     /// Hands a holder the placement records that name it; how many it keeps, durably.
@@ -353,7 +358,8 @@ impl Client {
             finish(&mut stream);
             match response {
                 Response::Ready => {
-                    let frame = stream.read_frame_within(params::RESPONSE_BYTES_MAX, patience).await;
+                    let frame =
+                        stream.read_frame_within(params::RESPONSE_BYTES_MAX, patience).await;
                     parse(node, &frame.map_err(|e| broken(node, &e))?)
                 }
                 other => Ok(other),
@@ -448,11 +454,12 @@ async fn receive_slice(
         return if is_same { Ok(()) } else { Err(corrupt("another hash".into())) };
     }
     let bad = |e: SliceError| corrupt(e.to_string());
-    let expected = slice_len(total, range.clone(), spec.group_log).map_err(|e| corrupt(e.to_string()))?;
+    let expected =
+        slice_len(total, range.clone(), spec.group_log).map_err(|e| corrupt(e.to_string()))?;
     if encoded != expected {
         return Err(corrupt(format!("a slice of {encoded} bytes, not {expected}")));
     }
-    let mut decoder = SliceDecoder::new(root, total, range, spec.group_log).map_err(bad)?;
+    let mut decoder = SliceDecoder::new(&root, total, range, spec.group_log).map_err(bad)?;
     let mut buffer = vec![0; 2 * BULK_STEP_BYTES];
     loop {
         let want = decoder.next_len(BULK_STEP_BYTES);
@@ -526,4 +533,3 @@ fn broken(node: &NodeId, error: &StreamError) -> CallError {
 fn finish(stream: &mut NodeStream) {
     stream.finish();
 }
-

@@ -17,7 +17,8 @@ use crate::{
     config::NodeConfig,
     members::Members,
     net::{
-        address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting, records::store::RecordStore, routing::ContentRouting as _,
+        address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting,
+        records::store::RecordStore, routing::ContentRouting as _,
     },
     origin::Origin,
     owner::Catalog,
@@ -77,11 +78,8 @@ impl Core {
     /// The epoch by which things may be ended, when enough peers agree.
     #[must_use]
     pub fn ending_epoch(&self) -> Option<Epoch> {
-        let peers_min = if self.genesis.development {
-            ENDING_PEERS_MIN_DEVELOPMENT
-        } else {
-            ENDING_PEERS_MIN
-        };
+        let peers_min =
+            if self.genesis.development { ENDING_PEERS_MIN_DEVELOPMENT } else { ENDING_PEERS_MIN };
         epoch_for_ending(self.epoch(), &self.members.epochs(), peers_min)
     }
 

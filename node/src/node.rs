@@ -3,11 +3,7 @@
 //!
 //! It decides nothing: see `flow` and `serve`.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use echonet_protocol::{
     content_id::ContentId,
@@ -44,7 +40,7 @@ use crate::{
     owner::Catalog,
     serve::{self, Handler},
     service::{
-        Fetched, GetRequest, NodeStatus, Peer, ProgressSender, Published, PublishRequest, Service,
+        Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
         ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
     },
 };

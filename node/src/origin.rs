@@ -179,7 +179,10 @@ impl Origin {
         slice: SliceSpec,
     ) -> Result<CopySlice, Refusal> {
         let gone = |e: &dyn std::fmt::Display| {
-            Refusal::new(RefusalCode::NotFound, format!("the full copy of {content} is not readable: {e}"))
+            Refusal::new(
+                RefusalCode::NotFound,
+                format!("the full copy of {content} is not readable: {e}"),
+            )
         };
         let invalid = |e: &dyn std::fmt::Display| Refusal::new(RefusalCode::Invalid, e);
         let data = File::open(path).map_err(|e| gone(&e))?;
@@ -194,11 +197,15 @@ impl Origin {
         };
         let end = slice.offset.saturating_add(slice.length);
         let range = slice.offset..end;
-        let encoded = verified::slice_len(total, range.clone(), slice.group_log)
-            .map_err(|e| invalid(&e))?;
+        let encoded =
+            verified::slice_len(total, range.clone(), slice.group_log).map_err(|e| invalid(&e))?;
         let encoder = SliceEncoder::new(total, range, slice.group_log, OUTBOARD_LOG)
             .map_err(|e| invalid(&e))?;
-        Ok(CopySlice { total, encoded, state: Some(Reading { data: DataFile(data), outboard, encoder }) })
+        Ok(CopySlice {
+            total,
+            encoded,
+            state: Some(Reading { data: DataFile(data), outboard, encoder }),
+        })
     }
 }
 
@@ -233,7 +240,9 @@ impl Reading {
     fn fill(&mut self, out: &mut Vec<u8>) -> Result<bool, String> {
         let Self { data, outboard, encoder } = self;
         match outboard {
-            Some(outboard) => encoder.fill(data, outboard, out, PART_BYTES).map_err(|e| e.to_string()),
+            Some(outboard) => {
+                encoder.fill(data, outboard, out, PART_BYTES).map_err(|e| e.to_string())
+            }
             None => encoder.fill(data, &NoOutboard, out, PART_BYTES).map_err(|e| e.to_string()),
         }
     }

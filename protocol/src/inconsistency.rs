@@ -19,13 +19,13 @@ use crate::{
 /// Bytes of a leaf: BLAKE3's own chunk.
 pub const LEAF_BYTES: u64 = 1024;
 /// Bytes of one leaf's slice at most: the leaf, and a pair of hashes for each of
-/// the 15 levels above the leaves of the longest shard.
-pub const LEAF_SLICE_BYTES_MAX: usize = 1024 + 15 * 64;
+/// the 12 levels above the leaves of the longest shard.
+pub const LEAF_SLICE_BYTES_MAX: usize = 1024 + 12 * 64;
 /// Bytes of an encoded proof at most: a descriptor, 64 slices, and their heads.
 pub const PROOF_BYTES_MAX: usize =
     params::DESCRIPTOR_BYTES_MAX + params::SHARDS_MAX * (LEAF_SLICE_BYTES_MAX + 32) + 64;
 
-const _: () = assert!(params::SHARD_BYTES_MAX as u64 == LEAF_BYTES << 15);
+const _: () = assert!(params::SHARD_BYTES_MAX as u64 == LEAF_BYTES << 12);
 
 /// The data plane, as far as this module needs it.
 pub trait LeafRows {

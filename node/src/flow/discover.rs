@@ -42,7 +42,12 @@ const ANNOUNCEMENTS_MAX: usize = 64;
 
 /// The nodes closest to each of a record's keys, this one included where it
 /// serves.
-async fn responsible(core: &Core, kind: RecordKind, id: &[u8; 32], count: usize) -> BTreeSet<NodeId> {
+async fn responsible(
+    core: &Core,
+    kind: RecordKind,
+    id: &[u8; 32],
+    count: usize,
+) -> BTreeSet<NodeId> {
     let keys = record_keys(&core.network, kind, id);
     let patience = Duration::from_millis(ROUTE_MS_MAX);
     let lookups = keys.iter().map(|key| core.routing.closest(key.0, count, patience));
@@ -128,7 +133,7 @@ pub async fn placements(
     let kind = RecordKind::Placement;
     let mut asked: BTreeMap<NodeId, Vec<[u8; 32]>> = BTreeMap::new();
     let mut raw = Vec::new();
-    let routes = stream::iter(segments).map(|segment| async move {
+    let routes = stream::iter(segments.to_vec()).map(|segment| async move {
         (segment, responsible(core, kind, &segment.0, ASKED_PER_KEY).await)
     });
     for (segment, nodes) in routes.buffer_unordered(8).collect::<Vec<_>>().await {
@@ -184,8 +189,9 @@ pub fn record_id(core: &Core, kind: RecordKind, bytes: &[u8]) -> Option<[u8; 32]
 pub async fn put(core: &Arc<Core>, records: Vec<(RecordKind, [u8; 32], Vec<u8>)>) -> Vec<usize> {
     let mut kept = vec![0; records.len()];
     let mut per_node: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
-    let routes = stream::iter(records.iter().enumerate()).map(|(i, (kind, id, _))| async move {
-        (i, responsible(core, *kind, id, params::RECORD_REPLICAS).await)
+    let wanted: Vec<_> = records.iter().map(|(kind, id, _)| (*kind, *id)).enumerate().collect();
+    let routes = stream::iter(wanted).map(|(i, (kind, id))| async move {
+        (i, responsible(core, kind, &id, params::RECORD_REPLICAS).await)
     });
     for (i, nodes) in routes.buffer_unordered(8).collect::<Vec<_>>().await {
         let (kind, _, bytes) = &records[i];

@@ -111,7 +111,8 @@ async fn exchange(core: &Core, node: &NodeId) -> Vec<NodeId> {
 }
 
 async fn greet_all(core: &Core, nodes: &[NodeId]) -> usize {
-    let greetings = stream::iter(nodes).map(|node| greet(core, node));
+    let nodes = nodes.to_vec();
+    let greetings = stream::iter(nodes).map(|node| async move { greet(core, &node).await });
     let answers: Vec<bool> = greetings.buffer_unordered(GREET_PARALLEL).collect().await;
     answers.into_iter().filter(|answered| *answered).count()
 }

@@ -92,8 +92,12 @@ fn assign(
                 first.short()
             ));
         };
-        let segments: Vec<SegmentId> =
-            left.iter().filter(|s| takes_no_part(best, s)).take(params::BATCH_ITEMS_MAX).copied().collect();
+        let segments: Vec<SegmentId> = left
+            .iter()
+            .filter(|s| takes_no_part(best, s))
+            .take(params::BATCH_ITEMS_MAX)
+            .copied()
+            .collect();
         for segment in &segments {
             left.remove(segment);
         }

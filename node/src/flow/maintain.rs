@@ -51,7 +51,10 @@ fn vault_round(vault: &Vault, epoch: Option<u64>, period_s: u64) -> Result<(), M
     if let Some(epoch) = epoch {
         let report = vault.collect(epoch)?;
         if report.dropped > 0 {
-            tracing::info!("epoch {epoch}: {} shards without a lease were collected", report.dropped);
+            tracing::info!(
+                "epoch {epoch}: {} shards without a lease were collected",
+                report.dropped
+            );
         }
     }
     while let Some(report) = vault.compact_step(GARBAGE_PERCENT)? {

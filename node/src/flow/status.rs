@@ -38,7 +38,8 @@ pub async fn work_status(core: &Arc<Core>, content: ContentId) -> ServiceResult<
         located.push((*segment, locator.locate(core, *segment).await.ok()));
     }
     let alive = ask_holders(core, &located).await;
-    let segments = located.iter().map(|(segment, at)| segment_status(*segment, at.as_deref(), &alive));
+    let segments =
+        located.iter().map(|(segment, at)| segment_status(*segment, at.as_deref(), &alive));
     Ok(WorkStatus { content_id: content.to_string(), segments: segments.collect() })
 }
 

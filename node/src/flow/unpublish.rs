@@ -110,7 +110,8 @@ async fn withdraw(core: &Arc<Core>, content: ContentId, row: &mut WorkRow) -> Se
 /// The work's segments that no other published work of this owner uses.
 fn unused(core: &Core, content: &ContentId, row: &WorkRow) -> Result<Vec<SegmentId>, CatalogError> {
     let works = core.catalog.works()?;
-    let others = works.iter().filter(|(id, work)| id != content && work.state != WorkState::Withdrawn);
+    let others =
+        works.iter().filter(|(id, work)| id != content && work.state != WorkState::Withdrawn);
     let used: BTreeSet<SegmentId> =
         others.flat_map(|(_, work)| work.segments.iter().map(|(segment, _)| *segment)).collect();
     let own = row.segments.iter().map(|(segment, _)| *segment);

@@ -68,8 +68,7 @@ pub(super) fn from_row<T: DeserializeOwned>(
     table: &'static str,
     bytes: &[u8],
 ) -> Result<T, CatalogError> {
-    postcard::from_bytes(bytes)
-        .map_err(|e| CatalogError::Damaged { table, reason: e.to_string() })
+    postcard::from_bytes(bytes).map_err(|e| CatalogError::Damaged { table, reason: e.to_string() })
 }
 
 impl Catalog {
@@ -161,13 +160,11 @@ impl Catalog {
             }
             let gone: std::collections::BTreeSet<_> = segments.iter().collect();
             let mut damaged = None;
-            tx.open_table(CHUNKS)?.retain(|_, row| {
-                match from_row::<ChunkRow>("chunks", row) {
-                    Ok(chunk) => !gone.contains(&chunk.segment),
-                    Err(e) => {
-                        damaged = Some(e);
-                        true
-                    }
+            tx.open_table(CHUNKS)?.retain(|_, row| match from_row::<ChunkRow>("chunks", row) {
+                Ok(chunk) => !gone.contains(&chunk.segment),
+                Err(e) => {
+                    damaged = Some(e);
+                    true
                 }
             })?;
             if let Some(e) = damaged {

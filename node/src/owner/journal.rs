@@ -3,7 +3,7 @@
 //! goes on with the same segments and leases.
 
 use echonet_protocol::{content_id::ContentId, segment::SegmentId};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 
 use super::{
     catalog::{Catalog, CatalogError, JOURNAL, from_row, to_row},
@@ -25,9 +25,13 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError`].
-    pub fn recipes(&self, content: &ContentId) -> Result<Vec<(SegmentId, RecipeRow)>, CatalogError> {
+    pub fn recipes(
+        &self,
+        content: &ContentId,
+    ) -> Result<Vec<(SegmentId, RecipeRow)>, CatalogError> {
         let table = self.db.begin_read()?.open_table(JOURNAL)?;
-        let bound = |fill| JournalKey { content: *content, segment: SegmentId([fill; 32]) }.to_bytes();
+        let bound =
+            |fill| JournalKey { content: *content, segment: SegmentId([fill; 32]) }.to_bytes();
         let mut recipes = Vec::new();
         for entry in table.range::<&[u8; 64]>(&bound(0)..=&bound(0xff))? {
             let (key, row) = entry?;

@@ -17,9 +17,7 @@ use echonet_protocol::{
     segment::{SegmentDescriptor, SegmentId},
     time::Epoch,
 };
-use echonet_vault::{
-    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError,
-};
+use echonet_vault::{AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError};
 use serde_bytes::ByteBuf;
 
 use super::{ServeResult, reads, refuse, reply, say};
@@ -63,10 +61,16 @@ fn admit(
     lease.verify(&core.network).map_err(|e| invalid(&e))?;
     let (body, epoch) = (&lease.body, core.epoch());
     if body.until <= epoch {
-        return Err(refuse(RefusalCode::NoLease, format!("the lease ended in epoch {}", body.until.0)));
+        return Err(refuse(
+            RefusalCode::NoLease,
+            format!("the lease ended in epoch {}", body.until.0),
+        ));
     }
     if body.from.0 > epoch.0 + EPOCHS_AHEAD_MAX {
-        return Err(invalid(&format!("the lease begins in epoch {}, it is {}", body.from.0, epoch.0)));
+        return Err(invalid(&format!(
+            "the lease begins in epoch {}, it is {}",
+            body.from.0, epoch.0
+        )));
     }
     if body.term() > core.genesis.lease_epochs_max {
         let most = core.genesis.lease_epochs_max;
@@ -95,7 +99,12 @@ fn not_granted(reason: impl std::fmt::Display) -> Refusal {
     refuse(RefusalCode::NotGranted, reason)
 }
 
-fn check_grant(core: &Core, grant: &Signed<Grant>, lease: &Lease, now: Epoch) -> Result<(), Refusal> {
+fn check_grant(
+    core: &Core,
+    grant: &Signed<Grant>,
+    lease: &Lease,
+    now: Epoch,
+) -> Result<(), Refusal> {
     grant.verify(&core.network).map_err(not_granted)?;
     let body = &grant.body;
     if !core.genesis.issuers.contains(&body.issuer) {
@@ -111,12 +120,19 @@ fn check_grant(core: &Core, grant: &Signed<Grant>, lease: &Lease, now: Epoch) ->
 }
 
 /// Room in the vault for a shard under an admitted lease.
-async fn reserve(vault: &Vault, key: Key, bytes: u32, admitted: &Admitted) -> Result<Reservation, Refusal> {
+async fn reserve(
+    vault: &Vault,
+    key: Key,
+    bytes: u32,
+    admitted: &Admitted,
+    epoch: Epoch,
+) -> Result<Reservation, Refusal> {
     let (vault, meta) = (vault.clone(), admitted.meta);
-    let byte_epochs = admitted.grant.as_ref().map_or(0, |g| g.body.byte_epochs);
-    blocking(move || vault.reserve_evicting(key, bytes, meta, byte_epochs)).await?.map_err(|e| match e {
+    let byte_epochs = admitted.grant.as_ref().map_or(0, |g| u128::from(g.body.byte_epochs));
+    let work = move || vault.reserve_evicting(key, bytes.into(), &meta, byte_epochs, epoch.0);
+    blocking(work).await?.map_err(|e| match e {
         AdmitError::Refused(e) => not_granted(e),
-        AdmitError::QuotaFull { .. } => refuse(RefusalCode::Full, e),
+        AdmitError::NoSpace { .. } => refuse(RefusalCode::Full, e),
         AdmitError::Busy => refuse(RefusalCode::Busy, e),
         AdmitError::Index(_) => refuse(RefusalCode::Internal, e),
     })
@@ -153,7 +169,9 @@ pub(super) async fn store(
     descriptor.check().map_err(|e| refuse(RefusalCode::Invalid, e))?;
     let (segment, length) = (descriptor.segment_id(), descriptor.shard_len());
     let Some(shard) = descriptor.shards.get(usize::from(index)).copied() else {
-        return Err(refuse(RefusalCode::Invalid, format!("no shard {index} in this segment")).into());
+        return Err(
+            refuse(RefusalCode::Invalid, format!("no shard {index} in this segment")).into()
+        );
     };
     if lease.body.segment != segment {
         return Err(refuse(RefusalCode::Invalid, "the lease is for another segment").into());
@@ -162,14 +180,17 @@ pub(super) async fn store(
     let key = Key { segment: segment.0, index };
     let of = ShardOf { segment, index, shard, length, placement_version };
     // Lengths of shards are bounded by the descriptor's check: they fit into 32 bits.
-    let reservation = reserve(&vault, key, length as u32, &admitted).await?;
+    let reservation = reserve(&vault, key, length as u32, &admitted, core.epoch()).await?;
     let is_here = {
         let vault = vault.clone();
-        blocking(move || vault.get(key)).await?.map_err(|e| refuse(RefusalCode::Internal, e))?.is_some()
+        blocking(move || vault.get(key))
+            .await?
+            .map_err(|e| refuse(RefusalCode::Internal, e))?
+            .is_some()
     };
     if is_here {
         let (vault, epoch) = (vault.clone(), core.epoch().0);
-        blocking(move || vault.add_lease(key, reservation, epoch)).await?.map_err(write_refusal)?;
+        blocking(move || vault.add_lease(reservation, epoch)).await?.map_err(write_refusal)?;
     } else {
         let _permit = reads::reserve_bulk(core, length).await?;
         say(stream, &Response::Ready).await?;
@@ -252,9 +273,9 @@ pub(super) async fn add_lease(
         let reason = format!("shard {index} of {} is not here", segment.short());
         return Err(refuse(RefusalCode::NotFound, reason));
     };
-    let reservation = reserve(&vault, key, length, &admitted).await?;
+    let reservation = reserve(&vault, key, length, &admitted, core.epoch()).await?;
     let epoch = core.epoch().0;
-    blocking(move || vault.add_lease(key, reservation, epoch)).await?.map_err(write_refusal)?;
+    blocking(move || vault.add_lease(reservation, epoch)).await?.map_err(write_refusal)?;
     let (shard, length) = (ShardHash(hash), length as usize);
     let of = ShardOf { segment, index, shard, length, placement_version };
     Ok(Response::Receipt(sign_receipt(&core.identity, &admitted.lease, of)))
@@ -369,7 +390,10 @@ pub(super) fn has(core: &Core, shards: &[(SegmentId, u8)]) -> Result<Response, R
     bounded(shards.len())?;
     let is_here = |(segment, index): &(SegmentId, u8)| {
         let key = Key { segment: segment.0, index: *index };
-        vault.get(key).map(|located| located.is_some()).map_err(|e| refuse(RefusalCode::Internal, e))
+        vault
+            .get(key)
+            .map(|located| located.is_some())
+            .map_err(|e| refuse(RefusalCode::Internal, e))
     };
     Ok(Response::Has(shards.iter().map(is_here).collect::<Result<_, _>>()?))
 }

@@ -24,10 +24,14 @@ pub(super) fn grant(
     until: Epoch,
 ) -> Result<Response, Refusal> {
     let Some(secret) = core.config.issuer_secret.filter(|_| core.genesis.development) else {
-        return Err(refuse(RefusalCode::NotMyRole, "this node does not sign grants; ask an issuer"));
+        return Err(refuse(
+            RefusalCode::NotMyRole,
+            "this node does not sign grants; ask an issuer",
+        ));
     };
     if byte_epochs == 0 || byte_epochs > BYTE_EPOCHS_MAX {
-        let reason = format!("{byte_epochs} byte-epochs; between 1 and {BYTE_EPOCHS_MAX} are granted");
+        let reason =
+            format!("{byte_epochs} byte-epochs; between 1 and {BYTE_EPOCHS_MAX} are granted");
         return Err(refuse(RefusalCode::Invalid, reason));
     }
     let issuer = Identity::from_secret(&secret);

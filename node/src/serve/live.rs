@@ -125,14 +125,15 @@ async fn read_row(
 ) -> BTreeMap<u8, Vec<u8>> {
     let spec = SliceSpec { offset: start, length, group_log: 0 };
     let total = located.descriptor.shard_len() as u64;
-    let leaves = stream::iter(&located.holders).map(|(index, holders)| async move {
-        let root = located.descriptor.shards[usize::from(*index)].0;
+    let holders: Vec<_> = located.holders.iter().map(|(i, h)| (*i, h.clone())).collect();
+    let leaves = stream::iter(holders).map(|(index, holders)| async move {
+        let root = located.descriptor.shards[usize::from(index)].0;
         for holder in holders {
             let mut leaf = vec![0; spec.length as usize];
             let wanted = SliceWanted { root, total, spec };
-            let shard = (located.segment, *index);
-            match core.client.get_shard(holder, shard, wanted, &mut leaf).await {
-                Ok(()) => return Some((*index, leaf)),
+            let shard = (located.segment, index);
+            match core.client.get_shard(&holder, shard, wanted, &mut leaf).await {
+                Ok(()) => return Some((index, leaf)),
                 Err(e) => tracing::debug!("a leaf is missing: {e}"),
             }
         }

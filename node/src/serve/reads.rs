@@ -41,7 +41,9 @@ pub(super) async fn shard(
     let Some(vault) = core.vault.clone() else {
         return Err(refuse(RefusalCode::NotMyRole, "this node holds no shards").into());
     };
-    let _permit = reserve_bulk(core, params::SHARD_BYTES_MAX.min(STEP_BYTES.max(slice.length as usize))).await?;
+    let _permit =
+        reserve_bulk(core, params::SHARD_BYTES_MAX.min(STEP_BYTES.max(slice.length as usize)))
+            .await?;
     let key = Key { segment: segment.0, index };
     let read = tokio::task::spawn_blocking(move || {
         let located = vault.get(key)?.ok_or(ReadError::NotStored)?;
@@ -68,7 +70,8 @@ pub(super) async fn shard(
 
 fn encode(bytes: Bytes, slice: SliceSpec) -> ServeResult<Bytes> {
     let total = bytes.len() as u64;
-    let end = slice.offset.checked_add(slice.length).filter(|end| *end <= total && slice.length > 0);
+    let end =
+        slice.offset.checked_add(slice.length).filter(|end| *end <= total && slice.length > 0);
     let Some(end) = end else {
         let reason = format!("{}+{} of {total} bytes", slice.offset, slice.length);
         return Err(refuse(RefusalCode::Invalid, reason).into());

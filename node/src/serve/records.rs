@@ -60,10 +60,11 @@ pub(super) fn get(core: &Core, kind: RecordKind, ids: &[[u8; 32]]) -> Result<Res
 pub(crate) fn local(core: &Core, kind: RecordKind, id: &[u8; 32]) -> Vec<Vec<u8>> {
     let now = clock::now();
     let key = store_key(core, kind, id);
-    let stored = core.records.get(&key, kind.number(), now.0);
+    let stored = core.records.get(&key, now.0);
     let mut found: Vec<Vec<u8>> = stored.into_iter().map(|r| r.bytes.to_vec()).collect();
     if kind == RecordKind::Placement
-        && let Some((_, placement)) = core.vault.as_ref().and_then(|v| v.placement(id).ok().flatten())
+        && let Some((_, placement)) =
+            core.vault.as_ref().and_then(|v| v.placement(id).ok().flatten())
         && !found.iter().any(|f| f[..] == placement[..])
     {
         found.push(placement.to_vec());
@@ -116,7 +117,8 @@ fn announcement(
     bytes: Vec<u8>,
     now: UnixSeconds,
 ) -> Result<StoredRecord, String> {
-    let signed = Signed::<Announcement>::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
+    let signed =
+        Signed::<Announcement>::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
     let body = signed.body;
     if body.expires.0 <= now.0 {
         return Err("announcement: expired already".into());

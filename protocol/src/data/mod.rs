@@ -7,6 +7,7 @@
 pub mod chunker;
 pub mod compression;
 pub mod erasure;
+pub mod rows;
 pub mod verified;
 
 pub use chunker::{Chunk, Chunker, next_cut};

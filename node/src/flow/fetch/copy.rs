@@ -6,8 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use echonet_protocol::{
-    announcement::Announcement, content_id::ContentId, identity::{NodeId, Signed},
-    message::SliceSpec, params,
+    announcement::Announcement,
+    content_id::ContentId,
+    identity::{NodeId, Signed},
+    message::SliceSpec,
+    params,
 };
 use futures::{StreamExt, stream};
 
@@ -100,7 +103,9 @@ pub async fn stream(
             let mut piece = vec![0; usize::try_from(length).unwrap_or(0)];
             let call = core.client.get_content(&node, content, slice, &mut piece);
             let patience = Duration::from_millis(PIECE_MS_MAX);
-            tokio::time::timeout(patience, call).await.map_err(|_| "too slow".to_owned())?
+            tokio::time::timeout(patience, call)
+                .await
+                .map_err(|_| "too slow".to_owned())?
                 .map_err(|e| e.to_string())?;
             Ok::<_, String>((start, piece))
         })

@@ -71,7 +71,11 @@ impl Locator {
     ///
     /// # Errors
     /// [`SegmentError::NotPlaced`].
-    pub async fn locate(&self, core: &Core, segment: SegmentId) -> Result<Arc<Located>, SegmentError> {
+    pub async fn locate(
+        &self,
+        core: &Core,
+        segment: SegmentId,
+    ) -> Result<Arc<Located>, SegmentError> {
         self.prefetch(core, &[segment]).await;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&segment).cloned().ok_or(SegmentError::NotPlaced { segment })
@@ -199,7 +203,8 @@ impl Reader<'_> {
         if let Some(page) = pages.get(&index) {
             return Ok(Arc::clone(page));
         }
-        let (ManifestBody::Paged { pages: refs, .. }, Some(cvs)) = (&manifest.root.body, &manifest.cvs)
+        let (ManifestBody::Paged { pages: refs, .. }, Some(cvs)) =
+            (&manifest.root.body, &manifest.cvs)
         else {
             return Err(ManifestError::Bad("inline content has no pages".into()));
         };
@@ -259,7 +264,12 @@ pub fn runs(page: &ManifestPage, content: Range<u64>) -> Vec<ChunkRun> {
             }
             _ => {
                 plain_in_run = plain;
-                runs.push(ChunkRun { segment, stored, content_offset: start, extents: vec![*extent] });
+                runs.push(ChunkRun {
+                    segment,
+                    stored,
+                    content_offset: start,
+                    extents: vec![*extent],
+                });
             }
         }
     }

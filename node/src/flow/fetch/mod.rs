@@ -150,8 +150,7 @@ impl Fetch<'_> {
         if let Some(copy) = copy::find(self.core, &found.announcements).await {
             let range = self.wanted(copy.total)?;
             let mut tell = self.teller(range.end);
-            let mut delivery =
-                Delivery { sink, wanted: range.clone(), on_progress: &mut tell };
+            let mut delivery = Delivery { sink, wanted: range.clone(), on_progress: &mut tell };
             let outcome = copy::stream(self.core, &copy, &mut delivery).await;
             let left = delivery.wanted;
             if left.start > range.start {
@@ -218,12 +217,14 @@ impl Fetch<'_> {
                 Fault::Holder { index, node } => {
                     (Some(node), format!("sent shard {index} of segment {segment} damaged"))
                 }
-                Fault::Publisher => {
-                    (None, format!("segment {segment} is not a codeword: its publisher is at fault"))
-                }
-                Fault::Manifest => {
-                    (None, format!("the manifest does not fit segment {segment}: its author is at fault"))
-                }
+                Fault::Publisher => (
+                    None,
+                    format!("segment {segment} is not a codeword: its publisher is at fault"),
+                ),
+                Fault::Manifest => (
+                    None,
+                    format!("the manifest does not fit segment {segment}: its author is at fault"),
+                ),
             };
             let proof = finding.proof.as_ref().map(|p| data_encoding::HEXLOWER.encode(&p.encode()));
             let node_id = node.map(|n| n.to_string()).unwrap_or_default();
@@ -231,4 +232,3 @@ impl Fetch<'_> {
         }
     }
 }
-

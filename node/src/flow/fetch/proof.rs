@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use echonet_protocol::{
-    data::{LEAF_BYTES, erasure::ErasureCode, verified::encode_slice},
-    inconsistency::InconsistencyProof,
+    data::{LEAF_BYTES, erasure::ErasureCode, rows::Rows, verified::encode_slice},
+    inconsistency::{InconsistencyProof, LeafSlice},
     segment::SegmentDescriptor,
 };
 
@@ -48,7 +48,8 @@ fn prove(
     let to = (from + LEAF_BYTES).min(shard_len as u64);
     let slices = ranges.iter().map(|(index, bytes)| {
         let (slice, _) = encode_slice(bytes, from..to, 0).ok()?;
-        Some((*index, slice))
+        Some(LeafSlice { index: *index, slice })
     });
-    InconsistencyProof::new(descriptor.clone(), leaf, slices.collect::<Option<Vec<_>>>()?).ok()
+    let slices = slices.collect::<Option<Vec<_>>>()?;
+    InconsistencyProof::new(descriptor.clone(), leaf, slices, &Rows).ok()
 }

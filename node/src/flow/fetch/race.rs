@@ -23,7 +23,10 @@ use super::{
     segment::Account,
     stream::{Delivery, stream_pages},
 };
-use crate::{core::Core, flow::{discover, driver::Stopwatch}};
+use crate::{
+    core::Core,
+    flow::{discover, driver::Stopwatch},
+};
 
 /// What the search for a content brought.
 #[derive(Debug)]
@@ -66,7 +69,8 @@ pub async fn believe(
         while let Some(output) = race.poll() {
             match output {
                 RaceOutput::Try { manifest, seed } => {
-                    let announced = found.announcements.iter().find(|a| a.body.manifest == manifest);
+                    let announced =
+                        found.announcements.iter().find(|a| a.body.manifest == manifest);
                     if let Some(announced) = announced {
                         let trial = trial(reader, &announced.body, seed);
                         trials.push(trial.map(move |outcome| (manifest, outcome)).boxed());
@@ -82,7 +86,9 @@ pub async fn believe(
                 RaceOutput::Mark { announcers, reason, .. } => {
                     tracing::warn!("a bad manifest was announced by {announcers:?}: {reason}");
                 }
-                RaceOutput::Failed(failure) => return Err(FetchError::NoManifest(failure.to_string())),
+                RaceOutput::Failed(failure) => {
+                    return Err(FetchError::NoManifest(failure.to_string()));
+                }
             }
         }
         let sleep = async {
@@ -121,7 +127,9 @@ fn judged(
             verified.insert(manifest, found);
             RaceInput::Verified { manifest }
         }
-        Err(FetchError::Manifest(ManifestError::Bad(reason))) => RaceInput::Bad { manifest, reason },
+        Err(FetchError::Manifest(ManifestError::Bad(reason))) => {
+            RaceInput::Bad { manifest, reason }
+        }
         Err(e) => RaceInput::Unavailable { manifest, reason: e.to_string() },
     }
 }

@@ -198,7 +198,7 @@ pub async fn fetch_part(
         seed: wanted.seed,
     };
     let watch = Stopwatch::start();
-    let machine = SegmentFetch::new(wanted.config, request, watch.now());
+    let machine = SegmentFetch::new(watch.now(), wanted.config, &request);
     let run = Run {
         core,
         wanted,
@@ -262,7 +262,8 @@ impl Run<'_> {
         let (core, range) = (Arc::clone(self.core), self.range.clone());
         let located = self.wanted.located;
         let (segment, total) = (located.segment, located.descriptor.shard_len());
-        let Some(root) = located.descriptor.shards.get(usize::from(index)).map(|hash| hash.0) else {
+        let Some(root) = located.descriptor.shards.get(usize::from(index)).map(|hash| hash.0)
+        else {
             return;
         };
         let whole = range == (0..total);
@@ -279,7 +280,12 @@ impl Run<'_> {
         });
     }
 
-    fn arrived(&mut self, index: u8, node: NodeId, result: Result<Vec<u8>, CallError>) -> FetchInput {
+    fn arrived(
+        &mut self,
+        index: u8,
+        node: NodeId,
+        result: Result<Vec<u8>, CallError>,
+    ) -> FetchInput {
         let now = crate::clock::now();
         match result {
             Ok(bytes) => {
@@ -315,7 +321,9 @@ impl Run<'_> {
         let lost: Vec<u8> = want.iter().copied().filter(|i| !direct.contains_key(i)).collect();
         let mut shards = direct;
         if !lost.is_empty() {
-            let Some(rebuilt) = self.rebuild(have, &lost).await else { return DecodeResult::Mismatch };
+            let Some(rebuilt) = self.rebuild(have, &lost).await else {
+                return DecodeResult::Mismatch;
+            };
             shards.extend(rebuilt);
         }
         for index in have {
@@ -333,8 +341,10 @@ impl Run<'_> {
     async fn rebuild(&self, have: &[u8], lost: &[u8]) -> Option<BTreeMap<u8, Arc<Vec<u8>>>> {
         let descriptor = &self.wanted.located.descriptor;
         let scheme = descriptor.scheme;
-        let sources: Vec<Arc<Vec<u8>>> =
-            have.iter().map(|i| self.got.get(i).map(|(_, b)| Arc::clone(b))).collect::<Option<_>>()?;
+        let sources: Vec<Arc<Vec<u8>>> = have
+            .iter()
+            .map(|i| self.got.get(i).map(|(_, b)| Arc::clone(b)))
+            .collect::<Option<_>>()?;
         let is_whole = self.range == (0..descriptor.shard_len());
         let hashes: Vec<_> = lost.iter().map(|i| descriptor.shards[usize::from(*i)]).collect();
         let (have, lost, len) = (to_usize(have), lost.to_vec(), self.range.len());
@@ -344,8 +354,9 @@ impl Run<'_> {
             let mut out = vec![vec![0; len]; lost.len()];
             let sources: Vec<&[u8]> = sources.iter().map(|s| s.as_slice()).collect();
             plan.rebuild(&sources, &mut out).ok()?;
-            let is_right =
-                |(bytes, hash): (&Vec<u8>, &echonet_protocol::bytes::ShardHash)| blake3::hash(bytes).as_bytes() == &hash.0;
+            let is_right = |(bytes, hash): (&Vec<u8>, &echonet_protocol::bytes::ShardHash)| {
+                blake3::hash(bytes).as_bytes() == &hash.0
+            };
             if is_whole && !out.iter().zip(&hashes).all(is_right) {
                 return None;
             }
@@ -355,10 +366,8 @@ impl Run<'_> {
     }
 
     fn prove(&mut self, indices: &[u8]) -> Evidence {
-        let ranges: Vec<_> = indices
-            .iter()
-            .filter_map(|i| Some((*i, Arc::clone(&self.got.get(i)?.1))))
-            .collect();
+        let ranges: Vec<_> =
+            indices.iter().filter_map(|i| Some((*i, Arc::clone(&self.got.get(i)?.1)))).collect();
         let located = self.wanted.located;
         match proof::find(&located.descriptor, self.range.start, &ranges) {
             Some(row) => {
@@ -375,7 +384,8 @@ impl Run<'_> {
 
     fn note(&mut self, fault: Fault) {
         let segment = self.wanted.located.segment;
-        let is_known = self.account.findings.iter().any(|f| f.fault == fault && f.segment == segment);
+        let is_known =
+            self.account.findings.iter().any(|f| f.fault == fault && f.segment == segment);
         if !is_known {
             self.account.findings.push(Finding { fault, segment, proof: None });
         }

@@ -151,7 +151,8 @@ fn unpack(part: &SegmentBytes, extent: &Extent, check_hash: bool) -> Result<Vec<
     let stored = part.get(extent.offset as usize, extent.stored as usize);
     let stored = stored.ok_or("a chunk that is not there")?;
     let codec = StoredCodec::try_from(extent.codec).map_err(|e| e.to_string())?;
-    let plain = data::decompress(codec, &stored, extent.plain as usize).map_err(|e| e.to_string())?;
+    let plain =
+        data::decompress(codec, &stored, extent.plain as usize).map_err(|e| e.to_string())?;
     if check_hash && blake3::hash(&plain).as_bytes() != &extent.chunk.0 {
         return Err(format!("chunk {} has another hash", extent.chunk.short()));
     }
@@ -210,7 +211,11 @@ impl<'a> Groups<'a> {
         Ok(())
     }
 
-    async fn hand_out(&mut self, bytes: &[u8], delivery: &mut Delivery<'_>) -> Result<(), FetchError> {
+    async fn hand_out(
+        &mut self,
+        bytes: &[u8],
+        delivery: &mut Delivery<'_>,
+    ) -> Result<(), FetchError> {
         let group = self.start / GROUP_BYTES;
         let verified = self.loaded.groups.verify(group, bytes);
         verified.map_err(|e| FetchError::Manifest(ManifestError::Bad(e.to_string())))?;
@@ -219,4 +224,3 @@ impl<'a> Groups<'a> {
         Ok(())
     }
 }
-

@@ -134,7 +134,11 @@ impl Packing {
     }
 
     /// Where a chunk is stored already, under a lease that lasts.
-    fn find(&mut self, hash: &ChunkHash, len: usize) -> Result<Option<PlannedExtent>, PublishError> {
+    fn find(
+        &mut self,
+        hash: &ChunkHash,
+        len: usize,
+    ) -> Result<Option<PlannedExtent>, PublishError> {
         if let Some(extent) = self.own.get(hash).filter(|e| e.plain as usize == len) {
             return Ok(Some(*extent));
         }
@@ -199,7 +203,8 @@ impl Packing {
         }
         let mut by_others: BTreeMap<SegmentId, u32> = BTreeMap::new();
         for (content, work) in self.core.catalog.works()? {
-            if content == self.terms.content || work.state != crate::owner::rows::WorkState::Published
+            if content == self.terms.content
+                || work.state != crate::owner::rows::WorkState::Published
             {
                 continue;
             }

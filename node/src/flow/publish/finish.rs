@@ -1,7 +1,10 @@
 //! The last stages of a publish, in the order that [`Publish`] decides: seal,
 //! put placement records, announce, have it checked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use echonet_protocol::{
     announcement::{Announcement, RecordKind},
@@ -33,8 +36,8 @@ pub struct Work {
     pub held: BTreeMap<SegmentId, Held>,
     /// Bytes of content.
     pub size: u64,
-    /// How many of these are content's, not the manifest's.
-    pub content_segments: usize,
+    /// Which of these are content's, not the manifest's.
+    pub content: BTreeSet<SegmentId>,
 }
 
 /// The first placement record of a segment.
@@ -68,18 +71,23 @@ pub async fn finish(
     work: &Work,
     progress: &ProgressSender,
 ) -> Result<PublishOutcome, PublishError> {
-    let records: BTreeMap<SegmentId, Vec<u8>> =
-        work.held.iter().map(|(segment, held)| (*segment, placement(core, held).encode())).collect();
+    let records: BTreeMap<SegmentId, Vec<u8>> = work
+        .held
+        .iter()
+        .map(|(segment, held)| (*segment, placement(core, held).encode()))
+        .collect();
     let mut machine = Publish::new(PublishConfig::default());
     let watch = Stopwatch::start();
-    for held in work.held.values() {
-        machine.handle(watch.now(), PublishInput::SegmentStored(held.summary()));
+    let (content, manifest): (Vec<_>, Vec<_>) =
+        work.held.iter().partition(|(segment, _)| work.content.contains(segment));
+    let content_stored = PublishInput::ContentStored { segments: content.len() };
+    let manifest_stored = PublishInput::ManifestStored { segments: manifest.len() };
+    for (held, all_stored) in [(content, content_stored), (manifest, manifest_stored)] {
+        for (_, held) in held {
+            machine.handle(watch.now(), PublishInput::SegmentStored(held.summary()));
+        }
+        machine.handle(watch.now(), all_stored);
     }
-    let manifest_segments = work.held.len() - work.content_segments;
-    let content_stored = PublishInput::ContentStored { segments: work.content_segments };
-    machine.handle(watch.now(), content_stored);
-    let manifest_stored = PublishInput::ManifestStored { segments: manifest_segments };
-    machine.handle(watch.now(), manifest_stored);
     let finishing = Finishing {
         core,
         work,

@@ -2,7 +2,7 @@
 //! manifest's pages, then its root.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -38,8 +38,8 @@ const SEGMENTS_AT_ONCE: usize = 2;
 pub struct Stored {
     /// Every segment, the manifest's included.
     pub held: BTreeMap<SegmentId, Held>,
-    /// How many of them are content's.
-    pub content_segments: usize,
+    /// Which of them are content's.
+    pub content: BTreeSet<SegmentId>,
     /// The manifest.
     pub manifest: ManifestHash,
     /// Where its root page lies.
@@ -128,7 +128,7 @@ impl Content {
         for held in resumed {
             self.held.insert(held.descriptor.segment_id(), held);
         }
-        let used: std::collections::BTreeSet<SegmentId> =
+        let used: BTreeSet<SegmentId> =
             self.outline.extents.iter().filter_map(|e| Some(self.name_of(e)?.0)).collect();
         self.held.retain(|segment, _| used.contains(segment));
     }
@@ -148,8 +148,13 @@ impl Storing<'_> {
         known: HashMap<ChunkHash, PlannedExtent>,
     ) -> Result<Content, PublishError> {
         let (events, mut packed) = mpsc::channel(1);
-        let packing =
-            Packing::new(Arc::clone(self.core), self.terms.clone(), Handle::current(), events, known)?;
+        let packing = Packing::new(
+            Arc::clone(self.core),
+            self.terms.clone(),
+            Handle::current(),
+            events,
+            known,
+        )?;
         let reading = Arc::clone(source);
         let pack = tokio::task::spawn_blocking(move || packing.run(&reading));
         let mut content = Content::default();
@@ -241,7 +246,7 @@ impl Storing<'_> {
                 *used.entry(segment).or_default() += stored;
             }
         }
-        let content_segments = content.held.len();
+        let of_content = content.held.keys().copied().collect();
         let mut held = content.held;
         for segment in manifest_held {
             let name = segment.descriptor.segment_id();
@@ -249,7 +254,8 @@ impl Storing<'_> {
             held.insert(name, segment);
         }
         let deduplicated_bytes = content.outline.deduplicated_bytes;
-        Stored { held, content_segments, manifest, location, used, chunks, deduplicated_bytes }
+        let content = of_content;
+        Stored { held, content, manifest, location, used, chunks, deduplicated_bytes }
     }
 }
 

@@ -152,16 +152,14 @@ impl Job<'_> {
         self.core.catalog.put_work(&content, &row)?;
         crash_point("publish.begun");
         let source = Arc::new(Source::open(&self.request.path, len, mib_cvs.clone())?);
-        let stored = manifest::store_all(self.core, &terms, source, &mib_cvs, self.request, self.progress).await?;
+        let stored =
+            manifest::store_all(self.core, &terms, source, &mib_cvs, self.request, self.progress)
+                .await?;
         crash_point("publish.stored");
         let announcement = self.announcement(content, &row, &stored, terms.until);
-        let Stored { held, content_segments, .. } = &stored;
-        let work = Work {
-            announcement,
-            held: held.clone(),
-            size: len,
-            content_segments: *content_segments,
-        };
+        let held = &stored.held;
+        let work =
+            Work { announcement, held: held.clone(), size: len, content: stored.content.clone() };
         let outcome = finish(self.core, &work, self.progress).await?;
         crash_point("publish.announced");
         self.remember(&content, row, &stored, &work.announcement.body)?;
@@ -188,7 +186,9 @@ impl Job<'_> {
         let not_a_file = |reason: String| PublishError::NotAFile { path: path.clone(), reason };
         let meta = std::fs::metadata(path).map_err(|e| not_a_file(e.to_string()))?;
         if !meta.is_file() {
-            return Err(not_a_file("it is not a regular file; name one, or - for standard input".into()));
+            return Err(not_a_file(
+                "it is not a regular file; name one, or - for standard input".into(),
+            ));
         }
         let stamp = stamp_of(path).map_err(|e: io::Error| not_a_file(e.to_string()))?;
         let resumable = self.core.catalog.works()?.into_iter().find(|(_, work)| {

@@ -101,7 +101,8 @@ impl Packer {
         let stored = self.compressor.compress(plain)?;
         let (codec, len) = (stored.codec as u8, stored.bytes.len());
         let is_full = !self.bytes.is_empty() && self.bytes.len() + len > self.segment_bytes;
-        let full = if is_full { cut(&mut self.number, &mut self.bytes, &mut self.chunks) } else { None };
+        let full =
+            if is_full { cut(&mut self.number, &mut self.bytes, &mut self.chunks) } else { None };
         if self.bytes.capacity() == 0 {
             // One allocation per segment: growing by doubling would touch twice the memory.
             self.bytes.reserve_exact(self.segment_bytes.max(len));

@@ -35,7 +35,8 @@ pub struct Tree {
 /// [`PublishError::Internal`] when they are not those of `content`.
 pub fn tree(content: &ContentId, len: u64, mib_cvs: &[[u8; 32]]) -> Result<Tree, PublishError> {
     let internal = |e: &dyn std::fmt::Display| PublishError::Internal(e.to_string());
-    let mut builder = ContentOutboardBuilder::new(ContentShape::new(len).map_err(|e| internal(&e))?);
+    let mut builder =
+        ContentOutboardBuilder::new(ContentShape::new(len).map_err(|e| internal(&e))?);
     let mut parts = Vec::new();
     for cv in mib_cvs {
         parts.extend(builder.push(*cv).map_err(|e| internal(&e))?);

@@ -105,7 +105,11 @@ impl Held {
 ///
 /// # Errors
 /// [`PublishError::Internal`] for a scheme that the code does not know.
-pub fn code(bytes: Vec<u8>, wanted: Scheme, chunks: Vec<RecipeChunk>) -> Result<Coded, PublishError> {
+pub fn code(
+    bytes: Vec<u8>,
+    wanted: Scheme,
+    chunks: Vec<RecipeChunk>,
+) -> Result<Coded, PublishError> {
     let internal = |e: &dyn std::fmt::Display| PublishError::Internal(e.to_string());
     let scheme = Scheme::for_segment(wanted, bytes.len());
     let (k, m) = (usize::from(scheme.k), usize::from(scheme.m));
@@ -118,7 +122,11 @@ pub fn code(bytes: Vec<u8>, wanted: Scheme, chunks: Vec<RecipeChunk>) -> Result<
         .map(|i| {
             let (start, end) = (i * shard_len, (i + 1) * shard_len);
             // Only the last shards may need padding; the others are views of the segment.
-            if end <= bytes.len() { bytes.slice(start..end) } else { data_shard(&bytes, k, i).into_owned().into() }
+            if end <= bytes.len() {
+                bytes.slice(start..end)
+            } else {
+                data_shard(&bytes, k, i).into_owned().into()
+            }
         })
         .collect();
     shards.extend(parity.into_iter().map(Bytes::from));
