@@ -1,1 +1,1 @@
-//! x
+//! Drives real EchoNet processes for the scenarios.
