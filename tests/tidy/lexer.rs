@@ -132,8 +132,7 @@ fn item_end(code: &str, start: usize) -> Option<usize> {
             '}' => curly -= 1,
             _ => {}
         }
-        let ends = (c == '}' && curly == 0 && round == 0) || (c == ';' && curly == 0 && round == 0);
-        if ends {
+        if matches!(c, '}' | ';') && curly == 0 && round == 0 {
             return Some(start + at + 1);
         }
     }

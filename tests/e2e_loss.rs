@@ -1,0 +1,114 @@
+//! Holders that lie and holders that are gone: six of sixteen never matter, a
+//! seventh is said so, and no wrong byte is ever handed out.
+
+use std::time::Duration;
+
+use echonet_tests::support::{
+    MIB,
+    client::{Client, Published, Segment, WITHIN, most_harmful},
+    devnet::{Devnet, Options},
+    figure, files, turn, volumes, wait_for,
+};
+
+/// `get` has this long to say that something cannot be had.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Two segments of content and the manifest's.
+const WORK_BYTES: u64 = 40 * MIB;
+/// What 10+6 can spare.
+const SPARE: usize = 6;
+
+/// A work on a devnet whose publisher is gone, all of whose shards have holders.
+fn publish(devnet: &Devnet, seed: u64) -> (Client, Published, Vec<Segment>) {
+    let publisher = devnet.client();
+    let file = publisher.path("work");
+    files::random(&file, seed, WORK_BYTES);
+    let published = publisher.publish(&file);
+    // The write quorum is 14 of 16; the rest fills in behind.
+    let (segments, took) = wait_for("every shard to have a holder", WITHIN, || {
+        let segments = devnet.client().segments(&published.content_id);
+        segments.iter().all(|segment| segment.alive.len() == segment.n).then_some(segments)
+    });
+    figure("loss", format_args!("{} segments complete after {took:.1?}", segments.len()));
+    assert_eq!(segments.len() as u64, published.segments, "status lists the manifest's too");
+    (publisher, published, segments)
+}
+
+/// Fetches as a newcomer and compares.
+fn fetch_and_compare(devnet: &Devnet, publisher: &Client, published: &Published, what: &str) {
+    let reader = devnet.client();
+    let (outcome, got) = reader.get(&published.content_id, "got");
+    let sources = outcome.result("fetched")["sources"].as_array().map_or(0, Vec::len);
+    files::assert_same(&publisher.path("work"), &got);
+    figure("loss", format_args!("{what}: right bytes from {sources} after {:.2?}", outcome.took));
+}
+
+/// Takes a seventh holder from the first segment that can spare no more.
+fn seventh(devnet: &Devnet, segments: &[Segment], gone: &[String]) -> (Segment, String) {
+    let at_the_edge =
+        |segment: &&Segment| segment.lost(gone) == segment.n - segment.k && segment.k > 1;
+    let segment = segments.iter().find(at_the_edge).expect("a segment without a shard to spare");
+    let holders = segment.holder_ids();
+    let mut left = holders.iter().filter(|id| !gone.contains(id) && *id != devnet.entry());
+    (segment.clone(), left.next().expect("ten holders are left").clone())
+}
+
+#[test]
+fn six_holders_gone_do_not_matter_and_a_seventh_is_said() {
+    let _turn = turn();
+    let devnet = Devnet::start(&Options::new(20));
+    let (publisher, published, segments) = publish(&devnet, 60);
+    let mut gone = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    for node_id in &gone {
+        devnet.kill(node_id);
+    }
+    let at_the_edge = segments.iter().filter(|s| s.lost(&gone) == s.n - s.k).count();
+    figure("loss", format_args!("killed {}; {at_the_edge} segments at the edge", gone.len()));
+    assert_eq!(gone.len(), SPARE);
+    fetch_and_compare(&devnet, &publisher, &published, "six killed");
+
+    let (segment, last) = seventh(&devnet, &segments, &gone);
+    devnet.kill(&last);
+    gone.push(last);
+    let reader = devnet.client();
+    let (outcome, path) = reader.get(&published.content_id, "nothing");
+    let have = segment.n - segment.lost(&gone);
+    assert_eq!(have, segment.k - 1);
+    let words = format!("{have} of {}", segment.k);
+    outcome.assert_failed_saying(&[&words, "shards"]);
+    assert!(outcome.took < ANSWER_WITHIN, "{outcome}");
+    assert!(!path.exists(), "a failed get leaves no file");
+    let left: Vec<_> = std::fs::read_dir(reader.path(".")).expect("readable").flatten().collect();
+    assert!(left.iter().all(|entry| entry.file_name() == "data"), "it left {left:?}");
+    figure("loss", format_args!("a seventh gone: said so after {:.2?}", outcome.took));
+}
+
+#[test]
+fn six_silent_holders_do_not_matter() {
+    let _turn = turn();
+    let devnet = Devnet::start(&Options::new(20));
+    let (publisher, published, segments) = publish(&devnet, 61);
+    let silent = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    let stopped = devnet.stop(&silent);
+    // Packets vanish: nobody says that the port is closed.
+    fetch_and_compare(&devnet, &publisher, &published, "six silent");
+    drop(stopped);
+    fetch_and_compare(&devnet, &publisher, &published, "all back");
+}
+
+#[test]
+fn six_holders_with_damaged_disks_do_not_matter() {
+    let _turn = turn();
+    let mut devnet = Devnet::start(&Options::new(20));
+    let (publisher, published, segments) = publish(&devnet, 62);
+    let bad = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    let changed: u64 = bad.iter().map(|id| volumes::damage(&devnet.node(id).data)).sum();
+    figure("loss", format_args!("{changed} bytes of {} holders damaged", bad.len()));
+    fetch_and_compare(&devnet, &publisher, &published, "six damaged");
+
+    // Nor when they find the damage while starting.
+    for node_id in &bad {
+        devnet.kill(node_id);
+        devnet.restart(node_id);
+    }
+    fetch_and_compare(&devnet, &publisher, &published, "six damaged and restarted");
+}
