@@ -1,8 +1,6 @@
 //! Holders that lie and holders that are gone: six of sixteen never matter, a
 //! seventh is said so, and no wrong byte is ever handed out.
 
-use std::time::Duration;
-
 use echonet_tests::support::{
     MIB,
     client::{Client, Published, Segment, WITHIN, most_harmful},
@@ -10,8 +8,6 @@ use echonet_tests::support::{
     figure, files, turn, volumes, wait_for,
 };
 
-/// `get` has this long to say that something cannot be had.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Two segments of content and the manifest's.
 const WORK_BYTES: u64 = 40 * MIB;
 /// What 10+6 can spare.
@@ -35,11 +31,8 @@ fn publish(devnet: &Devnet, seed: u64) -> (Client, Published, Vec<Segment>) {
 
 /// Fetches as a newcomer and compares.
 fn fetch_and_compare(devnet: &Devnet, publisher: &Client, published: &Published, what: &str) {
-    let reader = devnet.client();
-    let (outcome, got) = reader.get(&published.content_id, "got");
-    let sources = outcome.result("fetched")["sources"].as_array().map_or(0, Vec::len);
-    files::assert_same(&publisher.path("work"), &got);
-    figure("loss", format_args!("{what}: right bytes from {sources} after {:.2?}", outcome.took));
+    let outcome = devnet.newcomer_gets(&published.content_id, &publisher.path("work"));
+    figure("loss", format_args!("{what}: right bytes after {:.2?}", outcome.took));
 }
 
 /// Takes a seventh holder from the first segment that can spare no more.
@@ -69,16 +62,10 @@ fn six_holders_gone_do_not_matter_and_a_seventh_is_said() {
     let (segment, last) = seventh(&devnet, &segments, &gone);
     devnet.kill(&last);
     gone.push(last);
-    let reader = devnet.client();
-    let (outcome, path) = reader.get(&published.content_id, "nothing");
     let have = segment.n - segment.lost(&gone);
     assert_eq!(have, segment.k - 1);
     let words = format!("{have} of {}", segment.k);
-    outcome.assert_failed_saying(&[&words, "shards"]);
-    assert!(outcome.took < ANSWER_WITHIN, "{outcome}");
-    assert!(!path.exists(), "a failed get leaves no file");
-    let left: Vec<_> = std::fs::read_dir(reader.path(".")).expect("readable").flatten().collect();
-    assert!(left.iter().all(|entry| entry.file_name() == "data"), "it left {left:?}");
+    let outcome = devnet.newcomer_fails(&published.content_id, &[&words, "shards"]);
     figure("loss", format_args!("a seventh gone: said so after {:.2?}", outcome.took));
 }
 

@@ -25,24 +25,18 @@ fn too_few_nodes_are_said_and_nothing_is_announced() {
     figure("quorum", format_args!("8 nodes for 10+6: refused after {:.2?}", outcome.took));
     if let Some(identified) = identified {
         let id = identified["content_id"].as_str().expect("a ContentID");
-        let (outcome, path) = devnet.client().get(id, "nothing");
-        outcome.assert_failed_saying(&["not found"]);
-        assert!(!path.exists());
+        devnet.newcomer_fails(id, &["not found"]);
     }
 
     // Eight nodes are enough for seven copies.
     let small = publisher.path("small");
     files::random(&small, 71, 10 * KIB);
     let published = publisher.publish(&small);
-    let (outcome, got) = devnet.client().get(&published.content_id, "got");
-    assert!(outcome.succeeded(), "{outcome}");
-    files::assert_same(&small, &got);
+    devnet.newcomer_gets(&published.content_id, &small);
 
     // And for a scheme that they can carry: the work is published after all.
     let again = publisher.run(&["publish", file.to_str().expect("UTF-8"), "--scheme", "4+3"]);
     let again = again.result("published");
     let id = again["content_id"].as_str().expect("a ContentID");
-    let (outcome, got) = devnet.client().get(id, "got-after-all");
-    assert!(outcome.succeeded(), "{outcome}");
-    files::assert_same(&file, &got);
+    devnet.newcomer_gets(id, &file);
 }

@@ -10,7 +10,7 @@ use std::{
 
 use echonet_tests::support::{
     MIB, cli,
-    client::{Client, Published, WITHIN},
+    client::{Client, WITHIN},
     devnet::{Devnet, Options},
     figure, files, turn,
 };
@@ -71,15 +71,8 @@ fn resume(what: &str, publisher: &Client, identified: Option<String>, before: u6
         thousandths <= 1020,
         "{what}: {live_bytes} live bytes, {thousandths}/1000 of uninterrupted"
     );
-    check_fetch(what, publisher, &published);
+    devnet.newcomer_gets(&published.content_id, &file);
     thousandths
-}
-
-fn check_fetch(what: &str, publisher: &Client, published: &Published) {
-    let reader = world().devnet.client();
-    let (outcome, got) = reader.get(&published.content_id, "got");
-    assert!(outcome.succeeded(), "{what}: {outcome}");
-    files::assert_same(&publisher.path("work"), &got);
 }
 
 /// The ContentID, if the process got as far as saying it.

@@ -18,9 +18,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    cli::{self, tail},
+    cli::{self, Outcome, tail},
     client::Client,
-    figure, process, wait_until,
+    figure, files, process, wait_until,
 };
 
 /// How a devnet is started.
@@ -87,6 +87,8 @@ pub struct Devnet {
     dir: PathBuf,
 }
 
+/// `get` has this long to say that something cannot be had.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a devnet may take to be usable, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const END_WITHIN: Duration = Duration::from_secs(30);
@@ -103,9 +105,9 @@ wait "$pid"
 rm -rf "$0"
 "#;
 
-/// The same for one restarted node, which says its process id first.
+/// The same for one restarted node, whose process id it prints.
 const GUARD_OF_ONE: &str = r#"
-"$@" >> "$0/restarted.log" 2>&1 < /dev/null &
+"$@" 2>> "$0/restarted.log" < /dev/null &
 pid=$!
 echo "$pid"
 exec > /dev/null
@@ -190,6 +192,40 @@ impl Devnet {
         Client::new(&self.bootstrap)
     }
 
+    /// Fetches a work as a newcomer, who must get these bytes.
+    ///
+    /// # Panics
+    /// When the newcomer does not.
+    #[track_caller]
+    pub fn newcomer_gets(&self, content_id: &str, wanted: &Path) -> Outcome {
+        let newcomer = self.client();
+        let (outcome, got) = newcomer.get(content_id, "got");
+        let fetched = outcome.result("fetched");
+        files::assert_same(wanted, &got);
+        assert_eq!(fetched["content_id"], content_id);
+        let sources = fetched["sources"].as_array().map_or(0, Vec::len);
+        assert!(sources > 0, "bytes come from somewhere: {fetched}");
+        outcome
+    }
+
+    /// Asks for a work as a newcomer, who must be told `words` in time and be left
+    /// with no file.
+    ///
+    /// # Panics
+    /// When it goes otherwise.
+    #[track_caller]
+    pub fn newcomer_fails(&self, content_id: &str, words: &[&str]) -> Outcome {
+        let newcomer = self.client();
+        let (outcome, path) = newcomer.get(content_id, "nothing");
+        outcome.assert_failed_saying(words);
+        assert!(outcome.took < ANSWER_WITHIN, "too late: {outcome}");
+        assert!(!path.exists(), "a failed get leaves no file");
+        let left = std::fs::read_dir(newcomer.path(".")).expect("readable").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(left.iter().all(|name| name == "data"), "it left {left:?}");
+        outcome
+    }
+
     /// Kills a node, as a power cut would, and waits until it is gone.
     ///
     /// # Panics
@@ -208,33 +244,32 @@ impl Devnet {
     }
 
     /// Starts a killed node again on its directory, as its owner would, and waits
-    /// until it answers. The devnet's list of processes is brought up to date.
+    /// until it says that it is usable. It has a new process id afterwards.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// When it does not say so.
     pub fn restart(&mut self, node_id: &str) {
         let at = self.nodes.iter().position(|node| node.node_id == node_id).expect("a node");
         let node = &mut self.nodes[at];
         let mut command = Command::new("sh");
-        // Ends with the devnet, like the others: the same lifeline, another guard.
         command.arg("-c").arg(GUARD_OF_ONE).arg(&node.data).arg(cli::binary());
-        command.args(["node", "--data"]).arg(&node.data);
+        command.args(["node", "--json", "--data"]).arg(&node.data);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut guard = command.spawn().expect("sh starts");
         let lines = lines_of(&mut guard);
-        let pid = lines.recv_timeout(END_WITHIN).expect("the guard says the process id");
-        node.pid = pid.parse().expect("a process id");
         self.restarted.push(guard);
-        let data = node.data.clone();
-        wait_until("a restarted node to answer", READY_WITHIN, || {
-            let mut command = cli::command(["status", "--json", "--data"]);
-            command.arg(&data);
-            // Only the daemon knows peers: without it the status has none.
-            let status = cli::run(command, END_WITHIN);
-            let last = status.stdout.lines().last().unwrap_or_default();
-            let value: Value = serde_json::from_str(last).unwrap_or(Value::Null);
-            value["peers"].as_u64().is_some_and(|peers| peers > 0)
-        });
+        let (mut pid, mut ready) = (None, false);
+        while pid.is_none() || !ready {
+            let line = lines.recv_timeout(READY_WITHIN);
+            let line = line.unwrap_or_else(|error| panic!("{} is not ready: {error}", node.name));
+            pid = pid.or_else(|| line.trim().parse().ok());
+            let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if value["event"] == "ready" {
+                assert_eq!(value["node_id"], node_id, "the same directory is the same node");
+                ready = true;
+            }
+        }
+        node.pid = pid.expect("seen above");
     }
 
     /// Stops these nodes' processes until the result is dropped: packets to them
