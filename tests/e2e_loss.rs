@@ -35,6 +35,20 @@ fn fetch_and_compare(devnet: &Devnet, publisher: &Client, published: &Published,
     figure("loss", format_args!("{what}: right bytes after {:.2?}", outcome.took));
 }
 
+/// Holders whose loss every segment can just bear.
+fn harmed(devnet: &Devnet, segments: &[Segment]) -> Vec<String> {
+    let nodes = most_harmful(segments, &[devnet.entry()]);
+    let lost: Vec<String> =
+        segments.iter().map(|s| format!("{} of {}", s.lost(&nodes), s.n)).collect();
+    figure("loss", format_args!("{} nodes: {}", nodes.len(), lost.join(", ")));
+    for segment in segments.iter().filter(|segment| segment.k > 1) {
+        assert_eq!((segment.k, segment.n), (10, 16), "10+6 is the default");
+        assert!(segment.lost(&nodes) >= SPARE - 1, "too little harm: {lost:?}");
+    }
+    assert!(segments.iter().any(|s| s.k > 1 && s.lost(&nodes) == SPARE), "{lost:?}");
+    nodes
+}
+
 /// Takes a seventh holder from the first segment that can spare no more.
 fn seventh(devnet: &Devnet, segments: &[Segment], gone: &[String]) -> (Segment, String) {
     let at_the_edge =
@@ -50,13 +64,10 @@ fn six_holders_gone_do_not_matter_and_a_seventh_is_said() {
     let _turn = turn();
     let devnet = Devnet::start(&Options::new(20));
     let (publisher, published, segments) = publish(&devnet, 60);
-    let mut gone = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    let mut gone = harmed(&devnet, &segments);
     for node_id in &gone {
         devnet.kill(node_id);
     }
-    let at_the_edge = segments.iter().filter(|s| s.lost(&gone) == s.n - s.k).count();
-    figure("loss", format_args!("killed {}; {at_the_edge} segments at the edge", gone.len()));
-    assert_eq!(gone.len(), SPARE);
     fetch_and_compare(&devnet, &publisher, &published, "six killed");
 
     let (segment, last) = seventh(&devnet, &segments, &gone);
@@ -74,7 +85,7 @@ fn six_silent_holders_do_not_matter() {
     let _turn = turn();
     let devnet = Devnet::start(&Options::new(20));
     let (publisher, published, segments) = publish(&devnet, 61);
-    let silent = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    let silent = harmed(&devnet, &segments);
     let stopped = devnet.stop(&silent);
     // Packets vanish: nobody says that the port is closed.
     fetch_and_compare(&devnet, &publisher, &published, "six silent");
@@ -87,7 +98,7 @@ fn six_holders_with_damaged_disks_do_not_matter() {
     let _turn = turn();
     let mut devnet = Devnet::start(&Options::new(20));
     let (publisher, published, segments) = publish(&devnet, 62);
-    let bad = most_harmful(&segments, SPARE, &[devnet.entry()]);
+    let bad = harmed(&devnet, &segments);
     let changed: u64 = bad.iter().map(|id| volumes::damage(&devnet.node(id).data)).sum();
     figure("loss", format_args!("{changed} bytes of {} holders damaged", bad.len()));
     fetch_and_compare(&devnet, &publisher, &published, "six damaged");
@@ -98,4 +109,42 @@ fn six_holders_with_damaged_disks_do_not_matter() {
         devnet.restart(node_id);
     }
     fetch_and_compare(&devnet, &publisher, &published, "six damaged and restarted");
+}
+
+/// Holders that are killed and started again while shards arrive.
+const CRASHING: usize = 3;
+
+#[test]
+fn holders_that_crash_during_a_publish_keep_what_they_signed() {
+    let _turn = turn();
+    let mut devnet = Devnet::start(&Options::new(20));
+    let publisher = devnet.client();
+    let file = publisher.path("work");
+    files::random(&file, 63, 4 * WORK_BYTES);
+    let crashing: Vec<String> =
+        devnet.nodes[5..5 + CRASHING].iter().map(|node| node.node_id.clone()).collect();
+    let mut running = publisher.start_publish(&file, &[]);
+    let mut crashes = 0;
+    while !running.has_ended() {
+        for node_id in &crashing {
+            devnet.kill(node_id);
+            devnet.restart(node_id);
+            crashes += 1;
+        }
+    }
+    let published = Published::read(&running.finish(WITHIN));
+    published.assert_good();
+    figure("loss", format_args!("published while {crashes} times a holder crashed"));
+
+    // Whatever they hold is needed now: six others are gone.
+    let segments = devnet.client().segments(&published.content_id);
+    let mut keep: Vec<&str> = crashing.iter().map(String::as_str).collect();
+    keep.push(devnet.entry());
+    let gone = most_harmful(&segments, &keep);
+    for node_id in &gone {
+        devnet.kill(node_id);
+    }
+    let needed = segments.iter().flat_map(Segment::holder_ids).filter(|id| crashing.contains(id));
+    figure("loss", format_args!("{} shards of theirs, {} others gone", needed.count(), gone.len()));
+    fetch_and_compare(&devnet, &publisher, &published, "crashed holders");
 }

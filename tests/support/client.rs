@@ -214,15 +214,15 @@ impl Segment {
     }
 }
 
-/// Nodes to take away, at most `count` and none of `keep`, such that no segment
+/// Nodes to take away, none of `keep`: as many as possible, such that no segment
 /// loses more holders than it can spare (n - k). The one that hurts most segments
-/// comes first, so that with 16 holders among 20 nodes nearly every segment loses
-/// all it can spare.
+/// comes first; with 16 holders among 20 nodes every segment ends at its edge, or
+/// one short of it.
 #[must_use]
-pub fn most_harmful(segments: &[Segment], count: usize, keep: &[&str]) -> Vec<String> {
+pub fn most_harmful(segments: &[Segment], keep: &[&str]) -> Vec<String> {
     let mut taken: Vec<String> = Vec::new();
     let all: BTreeSet<String> = segments.iter().flat_map(Segment::holder_ids).collect();
-    while taken.len() < count {
+    loop {
         let allowed = |id: &&String| {
             let spared = |segment: &Segment| {
                 !segment.holder_ids().contains(*id) || segment.lost(&taken) < segment.n - segment.k
@@ -230,10 +230,9 @@ pub fn most_harmful(segments: &[Segment], count: usize, keep: &[&str]) -> Vec<St
             !keep.contains(&id.as_str()) && !taken.contains(*id) && segments.iter().all(spared)
         };
         let harm = |id: &&String| segments.iter().filter(|s| s.holder_ids().contains(*id)).count();
-        let Some(next) = all.iter().filter(allowed).max_by_key(harm) else { break };
+        let Some(next) = all.iter().filter(allowed).max_by_key(harm) else { return taken };
         taken.push(next.clone());
     }
-    taken
 }
 
 /// A path as text.

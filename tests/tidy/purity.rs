@@ -72,6 +72,15 @@ fn only_verified_rs_knows_bao_tree() {
     assert_none("bao_tree outside verified.rs", &findings);
 }
 
+#[test]
+fn each_pure_crate_has_its_own_clippy_toml() {
+    let texts = PURE.map(|dir| crate::repo::read(&format!("{dir}clippy.toml")));
+    assert!(texts.iter().all(|text| *text == texts[0]), "they say the same in {PURE:?}");
+    for path in ["Instant::now", "SystemTime::now", "HashMap", "HashSet"] {
+        assert!(texts[0].contains(path), "clippy.toml should disallow {path}");
+    }
+}
+
 /// The code of the pure crates: no comments, no literals, no tests.
 fn pure_code() -> Vec<SourceFile> {
     let files: Vec<SourceFile> = rust_files()

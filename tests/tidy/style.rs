@@ -116,3 +116,26 @@ fn ci_runs_the_one_script_and_nothing_else() {
         .collect();
     assert_eq!(commands, ["exec \"$(dirname \"$0\")/../tests/run\""]);
 }
+
+#[test]
+fn no_scenario_is_left_out() {
+    let manifest: toml::Table = crate::repo::read("tests/Cargo.toml").parse().expect("TOML");
+    let targets = manifest["test"].as_array().expect("test targets");
+    let field = |target: &toml::Value, name: &str| target[name].as_str().expect("text").to_owned();
+    let paths: Vec<String> = targets.iter().map(|target| field(target, "path")).collect();
+    let runner = crate::repo::read("tests/run");
+    let mut findings = Vec::new();
+    for file in rust_files() {
+        let Some(name) = file.path.strip_prefix("tests/") else { continue };
+        if !name.contains('/') && !paths.iter().any(|path| path == name) {
+            findings.push(format!("{}: no [[test]] in tests/Cargo.toml", file.path));
+        }
+    }
+    for name in targets.iter().map(|target| field(target, "name")) {
+        let group = name.split_once('_').map_or(name.clone(), |(group, _)| format!("'{group}_*'"));
+        if !runner.contains(&format!("--test {group}")) {
+            findings.push(format!("{name}: tests/run has no `--test {group}`"));
+        }
+    }
+    assert_none("scenarios that would never run", &findings);
+}
