@@ -1,0 +1,417 @@
+//! A devnet: N real node processes on this machine, started through the CLI, with
+//! each node's process at hand to be stopped or killed.
+//!
+//! However the test program ends, the devnet ends too, its nodes with it: it is
+//! the child of a shell that waits for the end of its own standard input, and the
+//! other end of that pipe is ours alone.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    cli::{self, Outcome, tail},
+    client::Client,
+    figure, files, process, wait_until,
+};
+
+/// How a devnet is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Storage nodes.
+    pub nodes: u32,
+    /// Length of an epoch, seconds; none: the devnet's own default.
+    pub epoch_s: Option<u64>,
+    /// Bytes of a segment at most; none: the default.
+    pub segment_bytes: Option<u64>,
+    /// Bytes of a volume; none: the default.
+    pub volume_bytes: Option<u64>,
+}
+
+impl Options {
+    /// A devnet with all defaults.
+    #[must_use]
+    pub fn new(nodes: u32) -> Self {
+        Self { nodes, epoch_s: None, segment_bytes: None, volume_bytes: None }
+    }
+
+    fn args(&self, data: &Path) -> Vec<String> {
+        let mut args = vec!["devnet".into(), "--json".into()];
+        args.extend(["--nodes".into(), self.nodes.to_string()]);
+        args.extend(["--data".into(), data.display().to_string()]);
+        if let Some(seconds) = self.epoch_s {
+            args.extend(["--epoch".into(), format!("{seconds}s")]);
+        }
+        if let Some(bytes) = self.segment_bytes {
+            args.extend(["--segment".into(), bytes.to_string()]);
+        }
+        if let Some(bytes) = self.volume_bytes {
+            args.extend(["--volume".into(), bytes.to_string()]);
+        }
+        args
+    }
+}
+
+/// A node of a devnet, as its ready line lists it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// For people.
+    pub name: String,
+    /// What holders are called in `status`.
+    pub node_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens.
+    pub addr: String,
+    /// Its data directory.
+    pub data: PathBuf,
+}
+
+/// A running devnet.
+pub struct Devnet {
+    /// What `--bootstrap` takes.
+    pub bootstrap: String,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    guard: Child,
+    restarted: Vec<Child>,
+    lifeline: Option<ChildStdin>,
+    dir: PathBuf,
+}
+
+/// `get` has this long to say that something cannot be had.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a devnet may take to be usable, and to end.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs "$@" until standard input ends, then asks it to end and removes the
+/// directory "$0". Only "$@" holds standard output, so its end is seen at once.
+const GUARD: &str = r#"
+"$@" 2> "$0/devnet.log" < /dev/null &
+pid=$!
+exec > /dev/null
+cat > /dev/null
+kill -TERM "$pid" 2> /dev/null
+wait "$pid"
+rm -rf "$0"
+"#;
+
+/// The same for one restarted node, whose process id it prints.
+const GUARD_OF_ONE: &str = r#"
+"$@" 2>> "$0/restarted.log" < /dev/null &
+pid=$!
+echo "$pid"
+exec > /dev/null
+cat > /dev/null
+kill -TERM "$pid" 2> /dev/null
+wait "$pid"
+"#;
+
+impl Devnet {
+    /// Starts a devnet and waits until it says that it is usable.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn start(options: &Options) -> Self {
+        let start = Instant::now();
+        let dir = TempDir::with_prefix("echonet-devnet-").expect("a directory").keep();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(GUARD).arg(&dir).arg(cli::binary());
+        command.args(options.args(&dir.join("devnet")));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut guard = command.spawn().expect("sh starts");
+        let lifeline = guard.stdin.take();
+        let lines = lines_of(&mut guard);
+        let mut devnet = Self {
+            bootstrap: String::new(),
+            nodes: Vec::new(),
+            guard,
+            restarted: Vec::new(),
+            lifeline,
+            dir,
+        };
+        let ready = devnet.wait_ready(&lines, start);
+        devnet.bootstrap = text(&ready, "bootstrap");
+        let nodes = ready["nodes"].as_array().expect("nodes in the ready line");
+        devnet.nodes = nodes.iter().map(node).collect();
+        assert_eq!(devnet.nodes.len(), options.nodes as usize, "nodes in {ready}");
+        for node in &devnet.nodes {
+            assert!(process::is_alive(node.pid), "{} has no process {}", node.name, node.pid);
+        }
+        figure(
+            "devnet",
+            format_args!("{} nodes ready after {:.1?}", options.nodes, start.elapsed()),
+        );
+        devnet
+    }
+
+    fn wait_ready(&self, lines: &mpsc::Receiver<String>, start: Instant) -> Value {
+        loop {
+            let left = READY_WITHIN.saturating_sub(start.elapsed());
+            let Ok(line) = lines.recv_timeout(left) else {
+                panic!("the devnet is not ready after {:.0?}: {}", start.elapsed(), self.log());
+            };
+            let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if value["event"] == "ready" {
+                return value;
+            }
+        }
+    }
+
+    /// The end of what the devnet's processes logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        tail(&std::fs::read_to_string(self.dir.join("devnet.log")).unwrap_or_default())
+    }
+
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// When the devnet has none.
+    #[track_caller]
+    #[must_use]
+    pub fn node(&self, node_id: &str) -> &Node {
+        let found = self.nodes.iter().find(|node| node.node_id == node_id);
+        found.unwrap_or_else(|| panic!("{node_id} is none of the devnet's nodes"))
+    }
+
+    /// A client with a data directory of its own that knows only this network's
+    /// bootstrap address.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.bootstrap)
+    }
+
+    /// Fetches a work as a newcomer, who must get these bytes.
+    ///
+    /// # Panics
+    /// When the newcomer does not.
+    #[track_caller]
+    pub fn newcomer_gets(&self, content_id: &str, wanted: &Path) -> Outcome {
+        let newcomer = self.client();
+        let (outcome, got) = newcomer.get(content_id, "got");
+        let fetched = outcome.result("fetched");
+        files::assert_same(wanted, &got);
+        assert_eq!(fetched["content_id"], content_id);
+        let sources = fetched["sources"].as_array().map_or(0, Vec::len);
+        assert!(sources > 0, "bytes come from somewhere: {fetched}");
+        outcome
+    }
+
+    /// Asks for a work as a newcomer, who must be told `words` in time and be left
+    /// with no file.
+    ///
+    /// # Panics
+    /// When it goes otherwise.
+    #[track_caller]
+    pub fn newcomer_fails(&self, content_id: &str, words: &[&str]) -> Outcome {
+        let newcomer = self.client();
+        let (outcome, path) = newcomer.get(content_id, "nothing");
+        outcome.assert_failed_saying(words);
+        assert!(outcome.took < ANSWER_WITHIN, "too late: {outcome}");
+        assert!(!path.exists(), "a failed get leaves no file");
+        let left = std::fs::read_dir(newcomer.path(".")).expect("readable").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(left.iter().all(|name| name == "data"), "it left {left:?}");
+        outcome
+    }
+
+    /// Kills a node, as a power cut would, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not go.
+    pub fn kill(&self, node_id: &str) {
+        let node = self.node(node_id);
+        assert!(process::signal(node.pid, Signal::KILL), "{} was gone before", node.name);
+        wait_until("a killed node to be gone", END_WITHIN, || !process::is_alive(node.pid));
+    }
+
+    /// The NodeID of the node that every bootstrap address begins with: scenarios
+    /// leave it alive, or a newcomer would have nobody to ask.
+    #[must_use]
+    pub fn entry(&self) -> &str {
+        &self.nodes[0].node_id
+    }
+
+    /// Starts a killed node again on its directory, as its owner would, and waits
+    /// until it says that it is usable. It has a new process id afterwards.
+    ///
+    /// # Panics
+    /// When it does not say so.
+    pub fn restart(&mut self, node_id: &str) {
+        let at = self.nodes.iter().position(|node| node.node_id == node_id).expect("a node");
+        let node = &mut self.nodes[at];
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(GUARD_OF_ONE).arg(&node.data).arg(cli::binary());
+        command.args(["node", "--json", "--data"]).arg(&node.data);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut guard = command.spawn().expect("sh starts");
+        let lines = lines_of(&mut guard);
+        self.restarted.push(guard);
+        let (mut pid, mut ready) = (None, false);
+        while pid.is_none() || !ready {
+            let line = lines.recv_timeout(READY_WITHIN);
+            let line = line.unwrap_or_else(|error| panic!("{} is not ready: {error}", node.name));
+            pid = pid.or_else(|| line.trim().parse().ok());
+            let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if value["event"] == "ready" {
+                assert_eq!(value["node_id"], node_id, "the same directory is the same node");
+                ready = true;
+            }
+        }
+        node.pid = pid.expect("seen above");
+    }
+
+    /// Stops these nodes' processes until the result is dropped: packets to them
+    /// are lost without a word.
+    #[must_use]
+    pub fn stop(&self, node_ids: &[String]) -> Stopped {
+        let pids: Vec<u32> = node_ids.iter().map(|id| self.node(id).pid).collect();
+        for pid in &pids {
+            assert!(process::signal(*pid, Signal::STOP), "no process {pid} to stop");
+        }
+        Stopped { pids }
+    }
+
+    /// Peak resident set of each living node, bytes, the largest first.
+    #[must_use]
+    pub fn peak_rss_bytes(&self) -> Vec<(u64, String)> {
+        let rss = |node: &Node| Some((process::peak_rss_bytes(node.pid)?, node.name.clone()));
+        let mut all: Vec<(u64, String)> = self.nodes.iter().filter_map(rss).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all
+    }
+
+    /// Sum of the nodes' `vault` figures in `status`.
+    ///
+    /// # Panics
+    /// When a node does not answer.
+    #[must_use]
+    pub fn vaults(&self) -> VaultSums {
+        // All at once: a status costs a process, and twenty in a row take seconds.
+        let running: Vec<cli::Running> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let mut command = cli::command(["status", "--json", "--data"]);
+                command.arg(&node.data);
+                cli::Running::start(command, None)
+            })
+            .collect();
+        let mut sums = VaultSums::default();
+        for run in running {
+            let status = run.finish(Duration::from_secs(30)).result("status");
+            let number = |name: &str| {
+                let value = &status["vault"][name];
+                value.as_u64().unwrap_or_else(|| panic!("no vault.{name} in {status}"))
+            };
+            sums.shards += number("shards");
+            sums.live_bytes += number("live_bytes");
+            sums.used_bytes += number("used_bytes");
+            sums.quarantined += number("quarantined");
+        }
+        sums
+    }
+
+    /// Ends the devnet and returns the processes that outlived it.
+    #[must_use]
+    pub fn end(mut self) -> Vec<String> {
+        self.end_now()
+    }
+
+    fn end_now(&mut self) -> Vec<String> {
+        let Some(lifeline) = self.lifeline.take() else { return Vec::new() };
+        drop(lifeline);
+        for mut guard in self.restarted.drain(..) {
+            drop(guard.stdin.take());
+            // Its node was asked to end; whether it did is looked at below.
+            drop(guard.wait());
+        }
+        let start = Instant::now();
+        while matches!(self.guard.try_wait(), Ok(None)) && start.elapsed() < END_WITHIN {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left: Vec<&Node> =
+            self.nodes.iter().filter(|node| process::is_alive(node.pid)).collect();
+        for node in &left {
+            let _gone_meanwhile = process::signal(node.pid, Signal::KILL);
+        }
+        left.iter().map(|node| node.name.clone()).collect()
+    }
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the devnet's log (end)\n{}", self.log());
+        }
+        let left = self.end_now();
+        if !left.is_empty() {
+            eprintln!("these nodes outlived their devnet and were killed: {}", left.join(", "));
+        }
+    }
+}
+
+/// Nodes that are stopped until this is dropped.
+pub struct Stopped {
+    pids: Vec<u32>,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            let _gone_meanwhile = process::signal(*pid, Signal::CONT);
+        }
+    }
+}
+
+/// Figures of all vaults of a devnet, added up. Bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VaultSums {
+    /// Shards held.
+    pub shards: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Bytes on disk.
+    pub used_bytes: u64,
+    /// Shards set aside as damaged.
+    pub quarantined: u64,
+}
+
+fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+    let stdout = child.stdout.take().expect("piped");
+    let (send, receive) = mpsc::channel();
+    // Reads on after the ready line, so that the devnet never blocks on a pipe.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _nobody_waits_any_more = send.send(line);
+        }
+    });
+    receive
+}
+
+fn text(value: &Value, name: &str) -> String {
+    let text = value[name].as_str();
+    text.unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
+}
+
+fn node(value: &Value) -> Node {
+    let pid = value["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    Node {
+        name: text(value, "name"),
+        node_id: text(value, "node_id"),
+        pid: pid.unwrap_or_else(|| panic!("no pid in {value}")),
+        addr: text(value, "addr"),
+        data: PathBuf::from(text(value, "data")),
+    }
+}
