@@ -2,6 +2,12 @@
 //!
 //! It never measures or enforces anything; the modules that own a resource read their bound here.
 
+/// Largest request frame of `/echonet/node/1`, bytes.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest response frame of `/echonet/node/1`, bytes.
+pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// QUIC transport bounds of the one endpoint.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
@@ -219,7 +225,7 @@ impl Default for KadLimits {
         Self {
             connections: ConnectionLimits { total_max: 512, per_peer_max: 4, per_prefix_max: 64 },
             inbox_max: 64,
-            commands_max: 256,
+            commands_max: 4_096,
             lookups_max: 64,
             lookup_ms_max: 30_000,
             dial_ms_max: 2_000,

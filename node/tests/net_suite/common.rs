@@ -13,9 +13,9 @@ use echonet_node::net::{
     gate::{ConnectionGate, PeerInfo, Refusal},
     guard::Guarded,
     kad::{self, KadConfig, KadRouting, Stranger, rules_filter},
-    limits::{KadLimits, ServerLimits},
+    limits::{KadLimits, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, ServerLimits},
     node_protocol::{
-        self, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX,
+        self,
         server::{NodeServer, RequestHandler},
         stream::NodeStream,
     },

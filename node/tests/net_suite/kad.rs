@@ -216,6 +216,19 @@ async fn deadlines_hold_and_an_empty_table_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lookup_that_runs_out_of_time_says_what_it_found() {
+    let nodes = star(33, 4).await;
+    let dead = endpoint(33, 200).await;
+    let (id, addr) = (dead.node_id(), crate::common::bound(&dead));
+    dead.close().await;
+    nodes[0].routing.add_peer(id, addr).unwrap();
+    let got = nodes[0].routing.closest([1; 32], 5, Duration::from_millis(800)).await;
+    let Err(RoutingError::Deadline { found }) = got else { panic!("{got:?}") };
+    assert_eq!(found, brute_force(&nodes, 0, &[1; 32], 5), "the three that live");
+    assert_eq!(nodes[0].routing.regions_len(), 0, "what is incomplete is not remembered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_that_the_filter_refuses_are_neither_kept_nor_dialled() {
     let nodes = star(16, 3).await;
     // This one may not dial loopback addresses, except of node 0.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use echonet_node::net::{
     address::NodeAddr,
     endpoint::{DialError, EndpointConfig},
-    limits::{PoolLimits, ServerLimits, StreamLimits},
-    node_protocol::{RESPONSE_BYTES_MAX, pool::ConnectionPool},
+    limits::{PoolLimits, RESPONSE_BYTES_MAX, ServerLimits, StreamLimits},
+    node_protocol::pool::ConnectionPool,
 };
 use futures::future::join_all;
 

@@ -6,9 +6,9 @@ use echonet_node::net::{
     address::prefix_of_ip,
     endpoint::NodeEndpoint,
     gate::Refusal,
-    limits::{ConnectionLimits, PoolLimits, ServerLimits, StreamLimits},
+    limits::{ConnectionLimits, PoolLimits, RESPONSE_BYTES_MAX, ServerLimits, StreamLimits},
     node_protocol::{
-        ALPN, RESPONSE_BYTES_MAX,
+        ALPN,
         frame::FrameError,
         pool::{ConnectionPool, RequestError},
         stream::StreamError,

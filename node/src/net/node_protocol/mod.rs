@@ -11,9 +11,3 @@ pub mod stream;
 
 /// The ALPN of these connections.
 pub const ALPN: &[u8] = b"/echonet/node/1";
-
-/// Largest request frame, bytes.
-pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
-
-/// Largest response frame, bytes.
-pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;

@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    ALPN, REQUEST_BYTES_MAX,
+    ALPN,
     stream::{NodeStream, StreamError},
 };
 use crate::net::{
     address::{NodeAddr, NodeId},
     endpoint::{DialError, NodeEndpoint},
-    limits::PoolLimits,
+    limits::{PoolLimits, REQUEST_BYTES_MAX},
 };
 
 /// Why a request got no response.

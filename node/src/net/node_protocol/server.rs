@@ -13,14 +13,13 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error};
 
 use super::{
-    RESPONSE_BYTES_MAX,
     peers::{PeerBudget, Peers},
     stream::NodeStream,
 };
 use crate::net::{
     address::short,
     gate::{ConnectionGate, PeerInfo, Refusal},
-    limits::ServerLimits,
+    limits::{RESPONSE_BYTES_MAX, ServerLimits},
 };
 
 /// Longest time a refused peer may take to read why, milliseconds.

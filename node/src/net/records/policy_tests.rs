@@ -244,6 +244,44 @@ fn a_thousand_publishers_of_one_network_evict_nobody() {
 }
 
 #[test]
+fn of_networks_with_equal_shares_none_evicts_another() {
+    let mut policy = policy();
+    for n in 0..12 {
+        for network in 1..4 {
+            policy.put(record(n, n * 10 + network, network, 45), false, NOW).unwrap();
+        }
+    }
+    // 1,980 of 2,000 bytes, 660 each: the next of any of them would have the biggest share.
+    let before = snapshot(&policy);
+    for network in 1..4 {
+        let refused = policy.put(record(50, 500 + network, network, 45), false, NOW);
+        assert_eq!(refused, Err(PutError::StoreFull));
+    }
+    assert_eq!(snapshot(&policy), before);
+    // A fourth network has a smaller share, and gets in.
+    let evicted = policy.put(record(60, 600, 4, 45), false, NOW).unwrap();
+    assert_eq!(evicted.len(), 1);
+    check(&policy);
+}
+
+#[test]
+fn a_refusal_brings_back_what_was_evicted_on_the_way() {
+    let mut policy = policy();
+    for publisher in 0..4 {
+        policy.put(record(1, publisher, 1, 5), false, NOW).unwrap();
+    }
+    for n in 0..50 {
+        policy.put(record(100 + n, 100 + n, 2, 10), false, NOW).unwrap();
+    }
+    let before = snapshot(&policy);
+    // The key has room for a second network, and that network has no room for the newcomer.
+    let refused = policy.put(record(1, 900, 2, 10), false, NOW);
+    assert_eq!(refused, Err(PutError::PrefixFull));
+    assert_eq!(snapshot(&policy), before);
+    check(&policy);
+}
+
+#[test]
 fn a_publisher_cannot_exceed_its_bound_from_anywhere() {
     let mut policy = policy();
     let stored = (0..50).filter(|n| policy.put(record(*n, 1, *n, 0), false, NOW).is_ok()).count();
