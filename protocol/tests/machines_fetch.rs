@@ -223,7 +223,7 @@ impl World {
             let input = match next {
                 Some(at) if tick.is_none_or(|tick| at <= tick) => {
                     now = at;
-                    self.events.pop_first().unwrap().1
+                    self.events.pop_first().expect("in a test world").1
                 }
                 _ => {
                     now = tick.expect("waits for ever");
@@ -280,7 +280,7 @@ fn random_world(
 
 fn random_scheme(draws: &mut Draws) -> Scheme {
     let (k, m) = [(10, 6), (1, 6), (3, 2), (10, 14)][draws.below(4) as usize];
-    Scheme::new(k, m).unwrap()
+    Scheme::new(k, m).expect("in a test world")
 }
 
 #[test]
@@ -429,8 +429,7 @@ fn doubtful(
     manifest_lies: bool,
     seed: u64,
 ) -> Run {
-    let mut config = FetchConfig::default();
-    config.deadline_ms = 100_000;
+    let config = FetchConfig { deadline_ms: 100_000, ..FetchConfig::default() };
     let request = request(scheme, &natures, 0..scheme.k, seed);
     let mut world = World::new(scheme, config, natures);
     world.off_code = off_code.iter().copied().collect();

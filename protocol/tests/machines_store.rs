@@ -231,7 +231,7 @@ fn run(natures: BTreeMap<NodeId, Nature>, config: StoreConfig, plan: PlacementPl
         assert!(tick > now, "a timeout in the past spins");
         let input = match world.events.first_key_value() {
             Some((&(at, _), _)) if at <= tick => {
-                let ((at, _), input) = world.events.pop_first().unwrap();
+                let ((at, _), input) = world.events.pop_first().expect("in a test world");
                 now = at;
                 input
             }
