@@ -42,7 +42,10 @@ fn shards(scheme: Scheme, len: usize, seed: u8) -> Vec<Vec<u8>> {
     let mut shards: Vec<Vec<u8>> = (0..scheme.n())
         .map(|i| (0..len).map(|at| if i < scheme.k.into() { byte(i, at) } else { 0 }).collect())
         .collect();
-    ReedSolomon::new(scheme.k.into(), scheme.m.into()).unwrap().encode(&mut shards).unwrap();
+    ReedSolomon::new(scheme.k.into(), scheme.m.into())
+        .expect("in a test world")
+        .encode(&mut shards)
+        .expect("in a test world");
     shards
 }
 

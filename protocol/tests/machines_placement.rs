@@ -28,7 +28,9 @@ fn segment(number: u64) -> SegmentId {
 
 /// A vetted node of class 5 in a place of its own.
 fn candidate(number: u64) -> Candidate {
-    let ip = std::net::Ipv4Addr::from(0x0A00_0000 + (u32::try_from(number).unwrap() << 8));
+    let ip = std::net::Ipv4Addr::from(
+        0x0A00_0000 + (u32::try_from(number).expect("a small number") << 8),
+    );
     Candidate {
         node: node(number),
         site: Site {
@@ -347,7 +349,7 @@ fn least_penalty(scheme: Scheme, all: &[Candidate]) -> [usize; 7] {
             penalty(scheme, &picked)
         })
         .min()
-        .unwrap()
+        .expect("some way")
 }
 
 #[test]

@@ -232,7 +232,7 @@ impl World {
                 self.garbage()
             } else if let Some(at) = event.filter(|&at| tick.is_none_or(|tick| at <= tick)) {
                 self.now = at;
-                self.events.pop_first().unwrap().1
+                self.events.pop_first().expect("in a test world").1
             } else {
                 self.now = tick.expect("waits for ever");
                 PublishInput::Tick

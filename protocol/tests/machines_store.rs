@@ -231,7 +231,7 @@ fn run(natures: BTreeMap<NodeId, Nature>, config: StoreConfig, plan: PlacementPl
         assert!(tick > now, "a timeout in the past spins");
         let input = match world.events.first_key_value() {
             Some((&(at, _), _)) if at <= tick => {
-                let ((at, _), input) = world.events.pop_first().unwrap();
+                let ((at, _), input) = world.events.pop_first().expect("in a test world");
                 now = at;
                 input
             }
@@ -269,20 +269,23 @@ fn thousands_of_worlds_keep_the_rules_and_end_as_they_must() {
         assert!(run.at.since(Millis(1_000)) <= config.deadline_ms, "seed {seed}");
         let sure = |n: &&Nature| match n {
             Nature::Good { after_ms } => *after_ms < 1_000,
-            Nature::Busy { times } | Nature::Flaky { times } => *times <= config.retries_max,
+            Nature::Busy { times } => *times <= config.retries_max,
             _ => false,
         };
         let sure_count = natures.values().filter(sure).count();
         let late = natures.values().filter(|n| matches!(n, Nature::Late { .. })).count();
+        // Two of these may have been asked for one index, and no other any more.
+        let flaky = natures.values().filter(|n| matches!(n, Nature::Flaky { .. })).count();
         match run.end {
             Ok(stored) => {
                 done += 1;
-                assert!(sure_count + late >= quorum, "seed {seed}");
+                assert!(sure_count + late + flaky >= quorum, "seed {seed}");
                 check_stored(scheme, &stored, &natures);
             }
             Err(not_stored) => {
                 failed += 1;
-                assert!(hurried || sure_count < quorum, "seed {seed}: {not_stored}");
+                // A late receipt may make the effort of a good node useless.
+                assert!(hurried || sure_count < quorum + late, "seed {seed}: {not_stored}");
                 assert!(not_stored.held.len() < quorum);
                 assert_eq!(not_stored.want, quorum);
                 let asked: u32 = not_stored.troubles.0.values().sum();

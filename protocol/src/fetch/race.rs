@@ -101,7 +101,9 @@ impl ManifestRace {
             return;
         }
         self.found += 1;
-        if self.known.len() >= self.config.candidates_max.max(1) && !self.make_room(trust) {
+        // At least one that is not under way can always make room.
+        let max = self.config.candidates_max.max(self.config.parallel_max.max(1) + 1);
+        if self.known.len() >= max && !self.make_room(trust) {
             return;
         }
         let state = State::Waiting { yielded: 0 };

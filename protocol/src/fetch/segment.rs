@@ -33,7 +33,10 @@ pub struct SegmentFetch {
     proving: bool,
     doubt: Option<Doubt>,
     now: Millis,
+    /// Without any verified byte until then, it fails.
     deadline: Millis,
+    /// Whatever comes until then.
+    last_deadline: Millis,
     /// Set once k can no longer be had: until when answers under way are counted.
     settle_until: Option<Millis>,
     outputs: VecDeque<FetchOutput>,
@@ -57,6 +60,7 @@ impl SegmentFetch {
             doubt: None,
             now,
             deadline: now.after(config.deadline_ms),
+            last_deadline: now.after(config.total_max_ms),
             settle_until: None,
             outputs: VecDeque::new(),
             over: false,
@@ -75,7 +79,7 @@ impl SegmentFetch {
         if self.over || self.decoding.is_some() || self.proving {
             return;
         }
-        if self.now >= self.deadline {
+        if self.now >= self.deadline() {
             let cause =
                 if self.doubt.is_some() { FailureCause::Mismatch } else { FailureCause::Deadline };
             return self.fail(cause);
@@ -84,9 +88,13 @@ impl SegmentFetch {
         if self.doubt.is_some() { self.investigate() } else { self.gather() }
     }
 
+    fn deadline(&self) -> Millis {
+        self.deadline.min(self.last_deadline)
+    }
+
     fn expire(&mut self) {
         for (index, node) in self.sources.late(self.now) {
-            self.sources.answered(self.now, index, node, Answer::Unreachable);
+            self.sources.answered(self.now, index, node, Answer::TimedOut);
             self.outputs.push_back(FetchOutput::Cancel { index, node });
         }
     }
@@ -271,6 +279,7 @@ impl SegmentFetch {
 
     fn got(&mut self, index: u8, node: NodeId) {
         if self.sources.got(index, node) {
+            self.deadline = self.now.after(self.config.deadline_ms);
             // Nobody else needs to send it.
             self.cancel(|other| other == index);
         }
@@ -288,6 +297,11 @@ impl Machine for SegmentFetch {
         self.now = now;
         match input {
             FetchInput::Got { index, node } => self.got(index, node),
+            FetchInput::Progress { index, node } => {
+                if self.sources.progress(now, index, node) {
+                    self.deadline = now.after(self.config.deadline_ms);
+                }
+            }
             FetchInput::Corrupt { index, node } => {
                 if self.sources.answered(now, index, node, Answer::Corrupt) {
                     self.outputs.push_back(FetchOutput::Fault(Fault::Holder { index, node }));
@@ -315,6 +329,6 @@ impl Machine for SegmentFetch {
             return None;
         }
         let change = self.sources.next_change(self.now);
-        change.into_iter().chain(self.settle_until).chain([self.deadline]).min()
+        change.into_iter().chain(self.settle_until).chain([self.deadline()]).min()
     }
 }

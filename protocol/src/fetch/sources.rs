@@ -14,6 +14,8 @@ struct Source {
     node: NodeId,
     latency_ms: u32,
     attempts: u32,
+    /// Retries used up: one by a failed attempt, two by one that hung.
+    strikes: u32,
     state: State,
 }
 
@@ -21,8 +23,10 @@ struct Source {
 enum State {
     /// Never asked, or asked and given up by us.
     Fresh,
+    /// Asked at `since`; last heard of at `heard`.
     Active {
         since: Millis,
+        heard: Millis,
     },
     /// Did not answer; not again before.
     Failed {
@@ -38,6 +42,7 @@ pub(super) enum Answer {
     Corrupt,
     Missing,
     Unreachable,
+    TimedOut,
 }
 
 /// All sources of one fetch.
@@ -64,6 +69,7 @@ impl Sources {
                     node: h.node,
                     latency_ms: h.latency_ms,
                     attempts: 0,
+                    strikes: 0,
                     state: State::Fresh,
                 })
                 .collect();
@@ -118,7 +124,8 @@ impl Sources {
         source.state = match answer {
             Answer::Corrupt => State::Corrupt,
             Answer::Missing => State::Missing,
-            Answer::Unreachable => {
+            Answer::Unreachable | Answer::TimedOut => {
+                source.strikes += if answer == Answer::TimedOut { 2 } else { 1 };
                 State::Failed { ready: now.after(backoff_ms.saturating_mul(1 << doublings)) }
             }
         };
@@ -129,8 +136,16 @@ impl Sources {
     pub(super) fn start(&mut self, now: Millis, index: u8, node: NodeId) {
         if let Some(source) = self.find(index, node) {
             source.attempts += 1;
-            source.state = State::Active { since: now };
+            source.state = State::Active { since: now, heard: now };
         }
+    }
+
+    /// Takes note of a part of a range that verified. False: nobody asked.
+    pub(super) fn progress(&mut self, now: Millis, index: u8, node: NodeId) -> bool {
+        let Some(source) = self.find(index, node) else { return false };
+        let State::Active { heard, .. } = &mut source.state else { return false };
+        *heard = now;
+        true
     }
 
     /// Gives up what is under way, without blame; returns what that was.
@@ -160,7 +175,7 @@ impl Sources {
     pub(super) fn late(&self, now: Millis) -> Vec<(u8, NodeId)> {
         let timeout_ms = self.config.attempt_timeout_ms;
         let late = self.each().filter(|(_, s)| match s.state {
-            State::Active { since } => since.after(timeout_ms) <= now,
+            State::Active { heard, .. } => heard.after(timeout_ms) <= now,
             _ => false,
         });
         late.map(|(index, source)| (index, source.node)).collect()
@@ -169,7 +184,7 @@ impl Sources {
     fn may_be_asked(&self, source: &Source) -> bool {
         match source.state {
             State::Fresh => true,
-            State::Failed { .. } => source.attempts <= self.config.retries_max,
+            State::Failed { .. } => source.strikes <= self.config.retries_max,
             State::Active { .. } | State::Missing | State::Corrupt => false,
         }
     }
@@ -191,7 +206,11 @@ impl Sources {
     /// Whether an index is there, or expected soon: asked for and not slow.
     pub(super) fn expected(&self, index: u8, now: Millis) -> bool {
         let fresh = |s: &Source| match s.state {
-            State::Active { since } => since.after(self.config.hedge_after_ms) > now,
+            // Who failed before is not counted on: all that are left are asked again
+            // at once, not one after the other.
+            State::Active { since, .. } => {
+                s.strikes == 0 && since.after(self.config.hedge_after_ms) > now
+            }
             _ => false,
         };
         self.had.contains(&index) || self.of(index).iter().any(fresh)
@@ -216,9 +235,9 @@ impl Sources {
     pub(super) fn next_change(&self, now: Millis) -> Option<Millis> {
         let config = self.config;
         let times = self.each().flat_map(|(_, source)| match source.state {
-            State::Active { since } => [
+            State::Active { since, heard } => [
                 Some(since.after(config.hedge_after_ms)),
-                Some(since.after(config.attempt_timeout_ms)),
+                Some(heard.after(config.attempt_timeout_ms)),
             ],
             State::Failed { ready } if self.may_be_asked(source) => [Some(ready), None],
             _ => [None, None],
@@ -254,15 +273,18 @@ impl Sources {
     fn count_of<'a>(&self, index: u8, now: Millis, to: &'a mut FetchFailure) -> &'a mut usize {
         let sources = self.of(index);
         let any = |state: fn(&State) -> bool| sources.iter().any(|s| state(&s.state));
-        let slow = |s: &Source| match s.state {
-            State::Active { since } => since.after(self.config.hedge_after_ms) <= now,
-            _ => false,
+        let silent = |s: &Source| match s.state {
+            State::Active { since, .. } => {
+                s.strikes > 0 || since.after(self.config.hedge_after_ms) <= now
+            }
+            State::Fresh | State::Failed { .. } => s.strikes > 0,
+            State::Missing | State::Corrupt => false,
         };
         if self.had.contains(&index) {
             &mut to.answered
         } else if sources.is_empty() {
             &mut to.unknown
-        } else if any(|s| matches!(s, State::Failed { .. })) || sources.iter().any(slow) {
+        } else if sources.iter().any(silent) {
             &mut to.unreachable
         } else if any(|s| matches!(s, State::Fresh | State::Active { .. })) {
             &mut to.unasked

@@ -12,13 +12,17 @@ use crate::{identity::NodeId, segment::Scheme};
 pub struct FetchConfig {
     /// Shard ranges under way at once, at most.
     pub parallel_max: usize,
-    /// An attempt without an answer for this long has failed.
+    /// An attempt of which nothing is heard for this long has failed.
     pub attempt_timeout_ms: u64,
-    /// An attempt without an answer for this long gets a competitor.
+    /// An attempt that is not done after this long gets a competitor: the time
+    /// in which the range should arrive, and some.
     pub hedge_after_ms: u64,
-    /// For everything.
+    /// The fetch fails when no verified byte arrives for this long.
     pub deadline_ms: u64,
-    /// Further attempts at one holder after a passing trouble, at most.
+    /// The fetch fails after this long in any case.
+    pub total_max_ms: u64,
+    /// Further attempts at one holder after a passing trouble, at most; an
+    /// attempt that hung counts twice.
     pub retries_max: u32,
     /// Pause before the first retry at one holder; doubles with each further.
     pub backoff_ms: u64,
@@ -35,9 +39,10 @@ impl Default for FetchConfig {
     fn default() -> Self {
         Self {
             parallel_max: 10,
-            attempt_timeout_ms: 3_000,
+            attempt_timeout_ms: 2_500,
             hedge_after_ms: 500,
-            deadline_ms: 9_000,
+            deadline_ms: 8_000,
+            total_max_ms: 600_000,
             retries_max: 3,
             backoff_ms: 200,
             subsets_max: 32,
@@ -92,6 +97,13 @@ pub enum Evidence {
 pub enum FetchInput {
     /// The range arrived and verified against the shard's hash.
     Got {
+        /// Which shard.
+        index: u8,
+        /// From whom.
+        node: NodeId,
+    },
+    /// A part of the range arrived and verified: the attempt lives.
+    Progress {
         /// Which shard.
         index: u8,
         /// From whom.
