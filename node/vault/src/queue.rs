@@ -92,6 +92,24 @@ impl Queue {
         Ok(())
     }
 
+    /// Adds many jobs at one stroke, so that the committer sees them together; waits until they fit
+    /// (or nothing else waits).
+    pub(crate) fn push_all(&self, jobs: Vec<Job>) {
+        let bytes: usize = jobs.iter().map(Job::bytes).sum();
+        let mut waiting = locked(&self.waiting);
+        while !waiting.closed && waiting.bytes > 0 && waiting.bytes + bytes > self.bytes_max {
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.closed {
+            drop(waiting);
+            jobs.into_iter().for_each(|job| job.finish(Err(WriteError::Closed)));
+            return;
+        }
+        waiting.bytes += bytes;
+        waiting.jobs.extend(jobs);
+        self.changed.notify_all();
+    }
+
     /// Takes up to `bytes_max` of jobs, waiting for the first; `None` once closed and empty.
     pub(crate) fn take(&self, bytes_max: usize) -> Option<VecDeque<Job>> {
         let mut waiting = locked(&self.waiting);

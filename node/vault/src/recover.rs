@@ -136,7 +136,7 @@ impl Replay<'_> {
             return self.close(number, scanned.size);
         }
         self.index.set_position(Position { volume: number, offset: end });
-        Ok(if damaged { Tail::Seal(scanned.size.max(end)) } else { Tail::Open(end) })
+        Ok(if damaged { Tail::Seal(end) } else { Tail::Open(end) })
     }
 
     fn close(&mut self, number: u64, len: u64) -> Result<Tail, OpenError> {
@@ -175,8 +175,9 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Reads everything of a volume that was not sealed. Returns where its last whole record ends,
-    /// and whether there is damage before that.
+    /// Reads everything of a volume that was not sealed. Returns where what counts of it ends, and
+    /// whether there is damage before that. A torn end must not stay: its headers may be valid, and
+    /// a sealed volume is hopped without reading the shards.
     fn walk_checked(
         &mut self,
         scanned: &Scanned,
@@ -205,13 +206,13 @@ impl Replay<'_> {
             }
         }
         if walker.unreadable || !torn_end {
-            damaged |= !bad.is_empty();
+            // Nobody can tell a torn end from sectors that do not answer: all of it stays.
+            damaged |= !bad.is_empty() || walker.unreadable;
             self.settle(&mut bad)?;
+            good_end = end;
         }
-        if torn_end && !damaged {
-            self.report.torn_bytes += end.saturating_sub(good_end);
-        }
-        Ok((good_end, damaged || walker.unreadable))
+        self.report.torn_bytes += end.saturating_sub(good_end);
+        Ok((good_end, damaged))
     }
 
     /// Bad places that a good record follows are damage, not a torn end.

@@ -10,7 +10,7 @@ use crate::locked::locked;
 use crate::maintain::Scrub;
 use crate::open_index::open_index;
 use crate::plan::{Op, Outcome, PutOp};
-use crate::queue::{Job, Queue, Work};
+use crate::queue::{Done, Job, Queue, Work};
 use crate::read::{self, Located};
 use crate::recover::{RecoveryReport, Replay, Tail};
 use crate::reserve::{AdmitError, Reservation, reserve};
@@ -233,13 +233,9 @@ impl Vault {
     /// # Errors
     /// See [`WriteError`]; nothing was acknowledged then.
     pub fn put(&self, request: PutRequest) -> Result<Outcome, WriteError> {
-        self.put_job(request, true)
-    }
-
-    fn put_job(&self, request: PutRequest, wait: bool) -> Result<Outcome, WriteError> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let done = move |result| drop(sender.send(result));
-        self.push_put(request, Box::new(done), wait)?;
+        let job = put_job(request, Box::new(move |result| drop(sender.send(result))))?;
+        self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
@@ -254,25 +250,8 @@ impl Vault {
         request: PutRequest,
         done: impl FnOnce(Result<Outcome, WriteError>) + Send + 'static,
     ) -> Result<(), WriteError> {
-        self.push_put(request, Box::new(done), false)
-    }
-
-    fn push_put(
-        &self,
-        request: PutRequest,
-        done: crate::queue::Done,
-        wait: bool,
-    ) -> Result<(), WriteError> {
-        let PutRequest { key, shard, meta, epoch, reservation } = request;
-        if reservation.key != key || reservation.shard_bytes < shard.len() as u64 {
-            return Err(WriteError::NotReserved);
-        }
-        // Hashed here, on the caller's thread, so that the committer's one core does not bound it.
-        let shard_hash = *blake3::hash(&shard).as_bytes();
-        let lease = Some(reservation.lease);
-        let put = PutOp { key, shard, shard_hash, meta, lease, epoch };
-        let job = Job { work: Work::Record(Op::Put(put)), done, reservation: Some(reservation) };
-        self.0.core.queue.push(job, wait).map_err(|(_, error)| error)
+        let job = put_job(request, Box::new(done))?;
+        self.0.core.queue.push(job, false).map_err(|(_, error)| error)
     }
 
     /// Adds the reserved lease to a stored shard, or extends it; durable on return.
@@ -344,16 +323,42 @@ impl Vault {
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
-    /// Hands in many requests at once and waits for all; the first error wins.
+    /// Stores many shards at one stroke; one sync serves all that fit into a group. The results are
+    /// in the order of the requests.
+    #[must_use]
+    pub fn put_many(&self, requests: Vec<PutRequest>) -> Vec<Result<Outcome, WriteError>> {
+        let (sender, receiver) = mpsc::channel();
+        let mut results: Vec<Result<Outcome, WriteError>> = Vec::new();
+        let mut jobs = Vec::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            results.push(Err(WriteError::Closed));
+            let to = sender.clone();
+            let done = Box::new(move |result| drop(to.send((place, result))));
+            match put_job(request, done) {
+                Ok(job) => jobs.push(job),
+                Err(error) => drop(sender.send((place, Err(error)))),
+            }
+        }
+        drop(sender);
+        self.0.core.queue.push_all(jobs);
+        for (place, result) in receiver {
+            if let Some(slot) = results.get_mut(place) {
+                *slot = result;
+            }
+        }
+        results
+    }
+
+    /// Hands in many requests at one stroke and waits for all; the first error wins.
     pub(crate) fn record_all(&self, ops: Vec<Op>) -> Result<Vec<Outcome>, WriteError> {
         let (sender, receiver) = mpsc::channel();
         let count = ops.len();
-        for op in ops {
+        let job = |op| {
             let sender = sender.clone();
             let done = Box::new(move |result| drop(sender.send(result)));
-            let job = Job { work: Work::Record(op), done, reservation: None };
-            self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
-        }
+            Job { work: Work::Record(op), done, reservation: None }
+        };
+        self.0.core.queue.push_all(ops.into_iter().map(job).collect());
         drop(sender);
         let outcomes: Vec<Outcome> = receiver.iter().collect::<Result<_, _>>()?;
         if outcomes.len() == count { Ok(outcomes) } else { Err(WriteError::Closed) }
@@ -445,6 +450,19 @@ impl Vault {
         }
         Ok(segments)
     }
+}
+
+/// A put as the committer takes it. The shard is hashed here, on the caller's thread, so that the
+/// committer's one core does not bound it.
+fn put_job(request: PutRequest, done: Done) -> Result<Job, WriteError> {
+    let PutRequest { key, shard, meta, epoch, reservation } = request;
+    if reservation.key != key || reservation.shard_bytes < shard.len() as u64 {
+        return Err(WriteError::NotReserved);
+    }
+    let shard_hash = *blake3::hash(&shard).as_bytes();
+    let lease = Some(reservation.lease);
+    let put = PutOp { key, shard, shard_hash, meta, lease, epoch };
+    Ok(Job { work: Work::Record(Op::Put(put)), done, reservation: Some(reservation) })
 }
 
 /// The committer's state after recovery: what is damaged is closed, what left is removed.

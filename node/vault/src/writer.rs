@@ -269,6 +269,7 @@ impl Writer {
         let cut = volume.file.set_len(start);
         if cut.and_then(|()| volume.file.sync_data(SyncSite::RolledBack)).is_err() {
             self.poison();
+            return WriteError::Poisoned(error.to_string());
         }
         match error.kind() {
             std::io::ErrorKind::StorageFull => WriteError::DiskFull { need: 0 },

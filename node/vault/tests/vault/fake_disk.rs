@@ -60,6 +60,8 @@ struct State {
     ignored: Option<SyncSite>,
     fail_syncs: Option<(SyncSite, u64)>,
     capacity: u64,
+    /// Whether asking for free space tells that the disk is nearly full.
+    tells_free: bool,
     syncs: BTreeMap<SyncSite, u64>,
 }
 
@@ -107,6 +109,7 @@ impl Machine {
             ignored: None,
             fail_syncs: None,
             capacity: u64::MAX,
+            tells_free: true,
             syncs: BTreeMap::new(),
         })))
     }
@@ -126,9 +129,11 @@ impl Machine {
         lock(&self.0).fail_syncs = Some((site, count));
     }
 
-    /// Bytes that fit on the disk.
-    pub(crate) fn set_capacity(&self, bytes: u64) {
-        lock(&self.0).capacity = bytes;
+    /// Bytes that fit on the disk, and whether it tells.
+    pub(crate) fn set_capacity(&self, bytes: u64, tells_free: bool) {
+        let mut state = lock(&self.0);
+        state.capacity = bytes;
+        state.tells_free = tells_free;
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -398,7 +403,8 @@ impl Disk for Mounted {
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
         let state = lock(&self.state);
         state.check(self.generation)?;
-        Ok(state.capacity.saturating_sub(state.used()))
+        let free = if state.tells_free { state.capacity } else { u64::MAX };
+        Ok(free.saturating_sub(state.used()))
     }
 }
 

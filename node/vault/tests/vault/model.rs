@@ -25,6 +25,7 @@ pub(crate) enum Change {
     Put {
         number: u64,
         lease: LeaseMeta,
+        epoch: u64,
     },
     End {
         number: u64,
@@ -71,7 +72,7 @@ impl Model {
     /// The state after a change that is acknowledged.
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
-            Change::Put { number, lease } => self.put(number, lease),
+            Change::Put { number, lease, epoch } => self.put(number, lease, epoch),
             Change::End { number, id } => self.lease(number, id, |lease| lease.ended = true),
             Change::Seal { number, id } => self.lease(number, id, |lease| lease.meta.sealed = true),
             Change::Place { segment, version } => {
@@ -81,8 +82,7 @@ impl Model {
         }
     }
 
-    fn put(&mut self, number: u64, lease: LeaseMeta) {
-        let epoch = self.epoch;
+    fn put(&mut self, number: u64, lease: LeaseMeta, epoch: u64) {
         let shard =
             self.shards.entry(number).or_insert(Shard { created: epoch, leases: Vec::new() });
         match shard.leases.iter_mut().find(|old| old.meta.id == lease.id) {

@@ -12,7 +12,6 @@ use echonet_vault::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
-use std::sync::mpsc;
 
 const NUMBERS: u64 = 32;
 const LEASE_IDS: u64 = 3;
@@ -278,36 +277,29 @@ impl World {
         let vault = self.vault()?;
         let Some(request) = self.request(&vault, number, lease) else { return Ok(()) };
         let result = vault.put(request);
-        self.ended(Change::Put { number, lease }, result)
+        let epoch = self.model.epoch;
+        self.ended(Change::Put { number, lease, epoch }, result)
     }
 
     /// Many requests at once, so that groups hold several records.
     fn put_many(&mut self) -> Checked {
         let vault = self.vault()?;
-        let (sender, receiver) = mpsc::channel();
-        let mut changes = Vec::new();
+        let (mut requests, mut changes) = (Vec::new(), Vec::new());
         for _ in 0..self.rng.random_range(2..8) {
             let Some((number, lease)) = self.random_put() else { continue };
             // One change a shard, so that each is found done or not by itself.
-            if changes
-                .iter()
-                .any(|change| matches!(change, Change::Put { number: n, .. } if *n == number))
-            {
+            if changes.iter().any(|change| touches(*change) == (0, number)) {
                 continue;
             }
             let Some(request) = self.request(&vault, number, lease) else { continue };
-            let place = changes.len();
-            let sender = sender.clone();
-            if vault.submit(request, move |result| drop(sender.send((place, result)))).is_ok() {
-                changes.push(Change::Put { number, lease });
-            }
+            requests.push(request);
+            changes.push(Change::Put { number, lease, epoch: self.model.epoch });
         }
-        drop(sender);
-        let mut results: Vec<_> = receiver.iter().collect();
+        let mut results: Vec<_> = vault.put_many(requests).into_iter().zip(changes).collect();
         // Acknowledged ones first: `ended` forgets what is uncertain at each.
-        results.sort_by_key(|(_, result)| result.is_err());
-        for (place, result) in results {
-            self.ended(changes[place], result)?;
+        results.sort_by_key(|(result, _)| result.is_err());
+        for (result, change) in results {
+            self.ended(change, result)?;
         }
         Ok(())
     }
@@ -399,13 +391,19 @@ impl World {
     /// A full disk in the middle of a group, and then a power failure.
     fn fill_up(&mut self) -> Checked {
         let room = self.rng.random_range(0..20_000);
-        self.machine.set_capacity(self.machine.used() + room);
-        self.put_many()?;
+        let tells_free = self.rng.random_bool(0.3);
+        self.machine.set_capacity(self.machine.used() + room, tells_free);
         self.put_many()?;
         if self.rng.random_bool(0.5) {
-            self.crash()?;
+            self.put_many()?;
         }
-        self.machine.set_capacity(u64::MAX);
+        if self.rng.random_bool(0.6) {
+            // A new index needs room, too.
+            self.machine.crash();
+            self.machine.set_capacity(u64::MAX, true);
+            return self.reopen();
+        }
+        self.machine.set_capacity(u64::MAX, true);
         Ok(())
     }
 
