@@ -4,5 +4,13 @@
 //! Decisions are made by the pure crates; this one carries them out. It never
 //! decides by itself what is valid, enough, or at fault.
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod datadir;
+mod demo;
+pub mod devnet;
+pub mod node;
 pub mod service;
+pub mod settings;
+pub mod units;
