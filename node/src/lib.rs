@@ -4,10 +4,15 @@
 //! Decisions are made by the pure crates; this one carries them out. It never
 //! decides by itself what is valid, enough, or at fault.
 
+pub mod api;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod datadir;
+mod demo;
+pub mod devnet;
 pub mod flow;
 pub mod members;
 pub mod net;
@@ -16,3 +21,5 @@ pub mod origin;
 pub mod owner;
 pub mod serve;
 pub mod service;
+pub mod settings;
+pub mod units;

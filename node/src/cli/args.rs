@@ -1,0 +1,267 @@
+//! The command line's grammar and its help texts.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use echonet_protocol::{content_id::ContentId, network::BootstrapAddr, segment::Scheme};
+use serde::Serialize;
+
+use super::EXIT_CODES;
+use crate::{
+    settings::Role,
+    units::{ByteSize, parse_time},
+};
+
+/// EchoNet: publish a work, close the laptop, and it stays up.
+#[derive(Debug, Parser)]
+#[command(name = "echonet", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(super) struct Cli {
+    /// Where this node keeps its key and data [env: ECHONET_DATA] [default: the platform's data
+    /// directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Print one JSON object a line; the last one is the result
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show the whole story on this machine: 20 nodes, publish, lose 6 of 16, fetch, compare
+    Demo(DemoArgs),
+    /// Run a network of many nodes on this machine, for trying and testing
+    Devnet(DevnetArgs),
+    /// Run a node until Ctrl-C
+    Node(NodeArgs),
+    /// Publish a file, or standard input with `-`
+    Publish(PublishArgs),
+    /// Fetch a work by its ContentID
+    Get(GetArgs),
+    /// Withdraw a work: end your own lease and announcement of it
+    Unpublish(WorkArgs),
+    /// Show the state of this node, or of a work as the network answers
+    Status(StatusArgs),
+    /// List the works published from here
+    Ls(NetworkArgs),
+    /// List the nodes known here
+    Peers(NetworkArgs),
+    /// Print this node's NodeID and, while its daemon runs, its bootstrap address
+    Id,
+}
+
+impl Command {
+    /// Whether standard output carries content.
+    pub(super) fn content_on_stdout(&self) -> bool {
+        matches!(self, Self::Get(args) if args.to_stdout())
+    }
+}
+
+/// How to find the network.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+pub(super) struct NetworkArgs {
+    /// Where to enter the network; repeat it or separate with commas. Remembered after the
+    /// first success
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) bootstrap: Vec<BootstrapAddr>,
+    /// The network's genesis file; without it, it is fetched from the bootstrap node and checked
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) genesis: Option<PathBuf>,
+    /// A relay to use where no direct connection is possible; repeat it or separate with commas
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) relay: Vec<String>,
+    /// Where to listen for other nodes [default: 0.0.0.0:4700 for a node, any port for a command]
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bind: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args, Serialize)]
+pub(super) struct NodeArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(super) network: NetworkArgs,
+    /// What the node does: origin, storage, archive, edge, witness; several with commas
+    /// [default: origin]
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) role: Vec<Role>,
+    /// Most disk for other people's data, such as 10GiB, 200G or 512MiB; never passed
+    /// [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quota: Option<ByteSize>,
+    /// Where the node is, such as a continent or country
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) region: Option<String>,
+    /// Which building it is in
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) datacenter: Option<String>,
+    /// Which rack it is in
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rack: Option<String>,
+    /// Who runs it
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) operator: Option<String>,
+    /// Where the local API listens: loopback only [default: 127.0.0.1 and any free port]
+    #[arg(long, value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) api: Option<SocketAddr>,
+    /// End when standard input closes, that is when whoever started the node ends
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(super) until_stdin_closes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PublishArgs {
+    /// The file; `-` reads standard input
+    pub(super) file: PathBuf,
+    /// How each segment is coded: data+parity shards [default: 10+6]
+    #[arg(long, value_name = "K+M")]
+    pub(super) scheme: Option<Scheme>,
+    /// Media type of the content, such as video/mp4
+    #[arg(long, value_name = "TYPE", default_value = "")]
+    pub(super) media_type: String,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// The work: bafkr4i..., or 64 hex digits
+    pub(super) content_id: ContentId,
+    /// Where to put it; `-` is standard output [default: a file named like the ContentID]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Only the bytes from A up to but without B, counted from 0, such as 0-1048576
+    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    pub(super) range: Option<(u64, u64)>,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+impl GetArgs {
+    pub(super) fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some(std::path::Path::new("-"))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WorkArgs {
+    /// The work: bafkr4i..., or 64 hex digits
+    pub(super) content_id: ContentId,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// A work, asked of the network; without it, this node
+    pub(super) content_id: Option<ContentId>,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DevnetArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) nodes: usize,
+    #[command(flatten)]
+    pub(super) network: DevnetParams,
+}
+
+/// Parameters of a development network and its nodes.
+#[derive(Debug, Args)]
+pub(super) struct DevnetParams {
+    /// Length of an epoch
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    pub(super) epoch: Duration,
+    /// Most bytes of a segment
+    #[arg(long, value_name = "SIZE", default_value = "32MiB")]
+    pub(super) segment: ByteSize,
+    /// Bytes of a volume file
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub(super) volume: ByteSize,
+    /// How long shards of an unfinished publish are kept
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
+    pub(super) unsealed: Duration,
+    /// Epochs between the end of a shard's last lease and its removal
+    #[arg(long, value_name = "EPOCHS", default_value_t = 1)]
+    pub(super) collect_grace: u64,
+    /// Each node's quota
+    #[arg(long, value_name = "SIZE", default_value = "2GiB")]
+    pub(super) quota: ByteSize,
+    /// What each node does; several with commas
+    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "storage")]
+    pub(super) role: Vec<Role>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The file to publish; without it, the demo makes one
+    pub(crate) file: Option<PathBuf>,
+    /// Size of the file that the demo makes
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub(crate) size: ByteSize,
+    /// Seed of the file that the demo makes [default: a random one]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Leave the network running at the end, until Ctrl-C, and keep its data
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Reads `A-B`: bytes from A up to but without B.
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let parse = || {
+        let (from, to) = text.split_once('-')?;
+        let (from, to) = (from.parse::<u64>().ok()?, to.parse::<u64>().ok()?);
+        (from <= to).then_some((from, to))
+    };
+    parse().ok_or_else(|| {
+        "write A-B with A at most B: the bytes from A up to but without B, such as 0-1048576"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_exclude_their_end() {
+        assert_eq!(parse_range("0-0"), Ok((0, 0)));
+        assert_eq!(parse_range("5-1048576"), Ok((5, 1_048_576)));
+        for text in ["", "5", "-5", "5-", "6-5", "a-b", "1-2-3", "-1-5"] {
+            assert!(parse_range(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_that_were_not_given_say_nothing() {
+        let cli = Cli::try_parse_from(["echonet", "node", "--region", "eu"]).unwrap();
+        let Command::Node(args) = cli.command else { panic!("not a node") };
+        let text = serde_json::to_string(&args).unwrap();
+        assert_eq!(text, r#"{"region":"eu"}"#);
+    }
+}

@@ -1,0 +1,157 @@
+//! `echonet status`, `ls`, `peers`, `id` and `unpublish`.
+
+use std::fmt::Write as _;
+
+use echonet_protocol::{identity::NodeId, network::NetworkId};
+use serde_json::json;
+
+use super::{
+    args::{NetworkArgs, StatusArgs, WorkArgs},
+    backend::Backend,
+    output::{Output, short},
+    start::bootstrap_addr,
+};
+use crate::{
+    datadir::DataDir,
+    service::{NodeStatus, Peer, ServiceResult, Work, WorkStatus},
+    units::ByteSize,
+};
+
+pub(super) async fn unpublish(dir: &DataDir, args: WorkArgs, output: &Output) -> ServiceResult<()> {
+    let backend = Backend::connect(dir, &args.network, "unpublish").await?;
+    let outcome = backend.service().unpublish(args.content_id).await;
+    backend.close().await;
+    let work = outcome?;
+    output.result("unpublished", &work, || {
+        format!(
+            "withdrawn: {}\nyour lease and announcement of it end; leases of others, and copies \
+             that readers keep, do not",
+            work.content_id
+        )
+    });
+    Ok(())
+}
+
+pub(super) async fn status(dir: &DataDir, args: StatusArgs, output: &Output) -> ServiceResult<()> {
+    let backend = Backend::connect(dir, &args.network, "status").await?;
+    let outcome = match args.content_id {
+        Some(content) => backend.service().work_status(content).await.map(|status| {
+            output.result("status", &status, || work_words(&status));
+        }),
+        None => backend.service().node_status().await.map(|status| {
+            output.result("node_status", &status, || node_words(&status));
+        }),
+    };
+    backend.close().await;
+    outcome
+}
+
+pub(super) async fn ls(dir: &DataDir, args: NetworkArgs, output: &Output) -> ServiceResult<()> {
+    let backend = Backend::connect(dir, &args, "ls").await?;
+    let outcome = backend.service().works().await;
+    backend.close().await;
+    let works = outcome?;
+    output.result("works", &json!({ "works": works }), || works_words(&works));
+    Ok(())
+}
+
+pub(super) async fn peers(dir: &DataDir, args: NetworkArgs, output: &Output) -> ServiceResult<()> {
+    let backend = Backend::connect(dir, &args, "peers").await?;
+    let outcome = backend.service().peers().await;
+    backend.close().await;
+    let peers = outcome?;
+    output.result("peers", &json!({ "peers": peers }), || peers_words(&peers));
+    Ok(())
+}
+
+/// Prints the NodeID, and the bootstrap address while a daemon answers.
+pub(super) async fn id(dir: &DataDir, output: &Output) -> ServiceResult<()> {
+    let node_id = dir.identity()?.node_id();
+    let status = match Backend::daemon_only(dir)? {
+        Some(backend) => backend.service().node_status().await.ok(),
+        None => None,
+    };
+    let bootstrap = status.as_ref().and_then(|status| daemon_bootstrap(status, node_id));
+    let result = json!({ "node_id": node_id.to_string(), "bootstrap": bootstrap });
+    output.result("id", &result, || match &bootstrap {
+        Some(bootstrap) => format!("node id    {node_id}\nbootstrap  {bootstrap}"),
+        None => format!("node id    {node_id}"),
+    });
+    if bootstrap.is_none() {
+        output.say("no daemon answers here: `echonet node` starts one and gives it an address");
+    }
+    Ok(())
+}
+
+fn daemon_bootstrap(status: &NodeStatus, node_id: NodeId) -> Option<String> {
+    let network: NetworkId = status.network_id.parse().ok()?;
+    let addrs = status.addrs.iter().filter_map(|addr| addr.parse().ok()).collect();
+    bootstrap_addr(network, node_id, addrs).map(|bootstrap| bootstrap.to_string())
+}
+
+fn work_words(status: &WorkStatus) -> String {
+    let mut text = format!("{}: {} segments", status.content_id, status.segments.len());
+    for segment in &status.segments {
+        let alive = segment.shards.iter().filter(|shard| shard.alive).count();
+        let all = segment.shards.len();
+        let id = short(&segment.segment_id);
+        // Writing to a String does not fail.
+        let _ = write!(text, "\n  {id}  {}  {alive} of {all} shards alive", segment.scheme);
+        for shard in segment.shards.iter().filter(|shard| !shard.alive) {
+            let holder = if shard.holder.is_empty() { "nobody" } else { short(&shard.holder) };
+            let _ = write!(text, "\n    shard {:2} is not answered for ({holder})", shard.index);
+        }
+    }
+    text
+}
+
+fn node_words(status: &NodeStatus) -> String {
+    let roles = if status.roles.is_empty() { "none".to_owned() } else { status.roles.join(", ") };
+    let mut text = format!(
+        "node     {}\nnetwork  {}\nroles    {roles}\nlistens  {}\npeers    {}\nepoch    {}\nworks    {}",
+        status.node_id,
+        status.network_id,
+        status.addrs.join(", "),
+        status.peers,
+        status.epoch,
+        status.works,
+    );
+    if let Some(vault) = &status.vault {
+        let (live, used) = (ByteSize(vault.live_bytes), ByteSize(vault.used_bytes));
+        let (quota, free) = (ByteSize(vault.quota_bytes), ByteSize(vault.free_pool_bytes));
+        let _ = write!(
+            text,
+            "\nvault    {} shards, {live} in {} volumes; {used} of {quota} on disk, \
+             {free} in the free pool",
+            vault.shards, vault.volumes
+        );
+        if vault.quarantined > 0 {
+            let _ =
+                write!(text, "\n         {} shards found DAMAGED, set aside", vault.quarantined);
+        }
+    }
+    text
+}
+
+fn works_words(works: &[Work]) -> String {
+    if works.is_empty() {
+        return "nothing published from here yet: `echonet publish FILE`".to_owned();
+    }
+    let line = |w: &Work| {
+        let path = w.path.display();
+        format!("{}  {:10}  {:10}  {path}", w.content_id, ByteSize(w.size).to_string(), w.state)
+    };
+    works.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn peers_words(peers: &[Peer]) -> String {
+    if peers.is_empty() {
+        return "no other node is known yet".to_owned();
+    }
+    let line = |p: &Peer| {
+        let place = [&p.region, &p.datacenter, &p.operator].map(String::as_str).join("/");
+        let (id, roles) = (short(&p.node_id), p.roles.join(","));
+        format!("{id}  {:11}  {:21}  {roles:15}  {place}", p.state, p.addr)
+    };
+    peers.iter().map(line).collect::<Vec<_>>().join("\n")
+}
