@@ -183,9 +183,10 @@ impl Settings {
         env: BTreeMap<String, String>,
         flags: impl Serialize,
     ) -> Result<Self, SettingsError> {
-        let figment = Figment::new()
-            .merge(Toml::file_exact(dir.remembered_file()))
-            .merge(Toml::file_exact(dir.config_file()))
+        let files = [dir.remembered_file(), dir.config_file()];
+        let files = files.iter().filter(|path| path.exists());
+        let figment = files
+            .fold(Figment::new(), |all, path| all.merge(Toml::file_exact(path)))
             .merge(Serialized::from(env, "default"))
             .merge(Serialized::from(flags, "default"));
         figment.extract().map_err(|error| SettingsError::Invalid(explain(&error, dir)))

@@ -37,12 +37,19 @@ impl ApiClient {
     /// # Errors
     /// Kind `internal` when no HTTP client can be made.
     pub fn new(api: &ApiFile) -> ServiceResult<Self> {
+        let internal = |error: &dyn std::fmt::Display| ServiceError::new("internal", error);
+        // Never used over loopback, but iroh builds reqwest with TLS and without
+        // a default for it, and reqwest then refuses to start.
+        let tls = iroh::tls::CaTlsConfig::embedded()
+            .client_config(iroh::tls::default_provider())
+            .map_err(|error| internal(&error))?;
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|error| ServiceError::new("internal", error))?;
+            .map_err(|error| internal(&error))?;
         Ok(Self { http, base: format!("http://{}", api.addr), token: api.token.clone() })
     }
 
