@@ -6,6 +6,7 @@ use echonet_node::net::{
     address::prefix_of_ip,
     endpoint::NodeEndpoint,
     gate::Refusal,
+    guard::Guarded,
     limits::{ConnectionLimits, PoolLimits, RESPONSE_BYTES_MAX, ServerLimits, StreamLimits},
     node_protocol::{
         ALPN,
@@ -14,7 +15,10 @@ use echonet_node::net::{
         stream::StreamError,
     },
 };
-use iroh::endpoint::{Connection, ConnectionError};
+use iroh::{
+    endpoint::{Connection, ConnectionError},
+    protocol::{AcceptError, ProtocolHandler, Router},
+};
 
 use crate::common::{ServerNode, endpoint, server_node, until};
 
@@ -279,4 +283,29 @@ async fn an_idle_connection_is_closed_with_a_reason() {
     let server = server_node(30, 1, limits).await;
     let client = endpoint(30, 2).await;
     refused_with(&dial(&client, &server).await, Refusal::Idle).await;
+}
+
+/// Any protocol's handler, iroh-blobs' for example, with a bug.
+#[derive(Debug, Clone)]
+struct Panicking;
+
+impl ProtocolHandler for Panicking {
+    async fn accept(&self, _: Connection) -> Result<(), AcceptError> {
+        panic!("a protocol handler panics, as the test asked")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panicking_protocol_does_not_end_the_router() {
+    let host = endpoint(34, 1).await;
+    let router =
+        Router::builder(host.iroh().clone()).accept(b"/panics", Guarded(Panicking)).spawn();
+    let client = endpoint(34, 2).await;
+    for _ in 0..5 {
+        let addr = crate::common::bound(&host);
+        let connection = client.dial(&host.node_id(), &addr, b"/panics", PATIENCE).await;
+        let connection = connection.expect("the router still accepts");
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is dropped");
+    }
+    assert!(!router.is_shutdown());
 }

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     ALPN,
+    frame::FrameError,
     stream::{NodeStream, StreamError},
 };
 use crate::net::{
@@ -149,8 +150,14 @@ impl ConnectionPool {
     ) -> Result<(Vec<u8>, NodeStream), RequestError> {
         let (mut stream, connection) = self.open_on(node, hint).await?;
         let exchange = async {
-            stream.write_frame(request, REQUEST_BYTES_MAX).await?;
-            stream.read_frame(response_bytes_max).await
+            match stream.write_frame(request, REQUEST_BYTES_MAX).await {
+                // A server that refuses does not read the request; its reason may be here first.
+                Err(stopped @ StreamError::Frame(FrameError::Io(_))) => {
+                    stream.read_frame(response_bytes_max).await.map_err(|_| stopped)
+                }
+                Err(error) => Err(error),
+                Ok(()) => stream.read_frame(response_bytes_max).await,
+            }
         };
         let outcome = exchange.await;
         match outcome {
