@@ -10,6 +10,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod crash_points;
 pub mod datadir;
 mod demo;
 pub mod devnet;

@@ -49,6 +49,9 @@ pub(super) enum Command {
     Peers(NetworkArgs),
     /// Print this node's NodeID and, while its daemon runs, its bootstrap address
     Id,
+    /// Print the names that ECHONET_CRASH_AT takes, one a line: for tests
+    #[command(hide = true)]
+    CrashPoints,
 }
 
 impl Command {

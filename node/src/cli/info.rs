@@ -12,6 +12,7 @@ use super::{
     start::bootstrap_addr,
 };
 use crate::{
+    crash_points::NODE_CRASH_POINTS,
     datadir::DataDir,
     service::{NodeStatus, Peer, ServiceResult, Work, WorkStatus},
     units::ByteSize,
@@ -80,6 +81,14 @@ pub(super) async fn id(dir: &DataDir, output: &Output) -> ServiceResult<()> {
     if bootstrap.is_none() {
         output.say("no daemon answers here: `echonet node` starts one and gives it an address");
     }
+    Ok(())
+}
+
+/// Prints the names of the crash points.
+pub(super) fn crash_points(output: &Output) -> ServiceResult<()> {
+    let names: Vec<&str> =
+        NODE_CRASH_POINTS.iter().chain(echonet_vault::VAULT_CRASH_POINTS.iter()).copied().collect();
+    output.result("crash_points", &json!({ "names": names }), || names.join("\n"));
     Ok(())
 }
 

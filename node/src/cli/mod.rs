@@ -146,6 +146,7 @@ async fn run(cli: Cli, output: &Output) -> ServiceResult<()> {
         Command::Ls(args) => info::ls(&open_data_dir(data)?, args, output).await,
         Command::Peers(args) => info::peers(&open_data_dir(data)?, args, output).await,
         Command::Id => info::id(&open_data_dir(data)?, output).await,
+        Command::CrashPoints => info::crash_points(output),
     }
 }
 

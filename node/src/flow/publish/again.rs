@@ -26,7 +26,7 @@ const FIRST_PLACEMENT: u64 = 1;
 ///
 /// # Errors
 /// [`PublishError`] of the catalog.
-pub async fn lease_again(
+pub(super) async fn lease_again(
     core: &Arc<Core>,
     terms: &Terms,
     segment: SegmentId,

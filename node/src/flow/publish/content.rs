@@ -23,7 +23,7 @@ use super::{
 use crate::{core::Core, owner::rows::ChunkRow};
 
 /// What the packing thread hands on.
-pub enum PackEvent {
+pub(super) enum PackEvent {
     /// A full segment.
     Packed(Packed),
     /// An earlier segment that was leased again.
@@ -34,15 +34,15 @@ pub enum PackEvent {
 
 /// What a source became.
 #[derive(Debug)]
-pub struct Outline {
+pub(super) struct Outline {
     /// The chunks, in the order of the content.
-    pub extents: Vec<PlannedExtent>,
+    pub(super) extents: Vec<PlannedExtent>,
     /// Content bytes that were found stored in earlier works.
-    pub deduplicated_bytes: u64,
+    pub(super) deduplicated_bytes: u64,
 }
 
 /// The packing thread's state.
-pub struct Packing {
+pub(super) struct Packing {
     core: Arc<Core>,
     terms: Terms,
     handle: Handle,
@@ -62,7 +62,7 @@ impl Packing {
     ///
     /// # Errors
     /// [`PublishError::Internal`] when memory ran out.
-    pub fn new(
+    pub(super) fn new(
         core: Arc<Core>,
         terms: Terms,
         handle: Handle,
@@ -88,7 +88,7 @@ impl Packing {
     /// # Errors
     /// [`PublishError`]: the file changed, the catalog failed, or the publish
     /// ended while it was being packed.
-    pub fn run(mut self, source: &Source) -> Result<Outline, PublishError> {
+    pub(super) fn run(mut self, source: &Source) -> Result<Outline, PublishError> {
         source.for_each_chunk(|offset, chunk| {
             // Networks with short segments split long chunks.
             let mut at = offset;
@@ -225,7 +225,7 @@ impl Packing {
 
 /// The extent of a chunk that is stored already.
 #[must_use]
-pub fn known(chunk: ChunkHash, row: &ChunkRow) -> PlannedExtent {
+pub(super) fn known(chunk: ChunkHash, row: &ChunkRow) -> PlannedExtent {
     PlannedExtent {
         content_offset: 0,
         plain: row.plain,

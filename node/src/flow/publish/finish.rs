@@ -29,15 +29,15 @@ use crate::{
 };
 
 /// Everything that is to be sealed and announced.
-pub struct Work {
+pub(super) struct Work {
     /// The announcement.
-    pub announcement: Signed<Announcement>,
+    pub(super) announcement: Signed<Announcement>,
     /// Every segment with its receipts.
-    pub held: BTreeMap<SegmentId, Held>,
+    pub(super) held: BTreeMap<SegmentId, Held>,
     /// Bytes of content.
-    pub size: u64,
+    pub(super) size: u64,
     /// Which of these are content's, not the manifest's.
-    pub content: BTreeSet<SegmentId>,
+    pub(super) content: BTreeSet<SegmentId>,
 }
 
 /// The first placement record of a segment.
@@ -66,7 +66,7 @@ enum Effect {
 ///
 /// # Errors
 /// [`PublishError::Unfinished`] with what did not work.
-pub async fn finish(
+pub(super) async fn finish(
     core: &Arc<Core>,
     work: &Work,
     progress: &ProgressSender,

@@ -35,28 +35,28 @@ use crate::{
 const SEGMENTS_AT_ONCE: usize = 2;
 
 /// Everything that a publish stored.
-pub struct Stored {
+pub(super) struct Stored {
     /// Every segment, the manifest's included.
-    pub held: BTreeMap<SegmentId, Held>,
+    pub(super) held: BTreeMap<SegmentId, Held>,
     /// Which of them are content's.
-    pub content: BTreeSet<SegmentId>,
+    pub(super) content: BTreeSet<SegmentId>,
     /// The manifest.
-    pub manifest: ManifestHash,
+    pub(super) manifest: ManifestHash,
     /// Where its root page lies.
-    pub location: Location,
+    pub(super) location: Location,
     /// Stored bytes that this work uses of each segment.
-    pub used: BTreeMap<SegmentId, u32>,
+    pub(super) used: BTreeMap<SegmentId, u32>,
     /// Where this work's chunks lie.
-    pub chunks: ChunkRows,
+    pub(super) chunks: ChunkRows,
     /// Content bytes found in segments of earlier works.
-    pub deduplicated_bytes: u64,
+    pub(super) deduplicated_bytes: u64,
 }
 
 /// Stores a source and its manifest.
 ///
 /// # Errors
 /// [`PublishError`].
-pub async fn store_all(
+pub(super) async fn store_all(
     core: &Arc<Core>,
     terms: &Terms,
     source: Arc<Source>,

@@ -13,18 +13,18 @@ use crate::owner::rows::RecipeChunk;
 
 /// A full segment's bytes and how they came about.
 #[derive(Debug)]
-pub struct Packed {
+pub(super) struct Packed {
     /// Number of the segment in this publish, from 0.
-    pub number: usize,
+    pub(super) number: usize,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Its chunks, in order.
-    pub chunks: Vec<RecipeChunk>,
+    pub(super) chunks: Vec<RecipeChunk>,
 }
 
 /// Where a chunk of the content will be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(super) enum Place {
     /// In a segment of this publish, by number.
     New {
         /// The segment's number.
@@ -43,23 +43,23 @@ pub enum Place {
 
 /// A chunk of the content, placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlannedExtent {
+pub(super) struct PlannedExtent {
     /// First byte in the content.
-    pub content_offset: u64,
+    pub(super) content_offset: u64,
     /// Plain bytes.
-    pub plain: u32,
+    pub(super) plain: u32,
     /// Stored bytes.
-    pub stored: u32,
+    pub(super) stored: u32,
     /// 0 raw, 1 zstd.
-    pub codec: u8,
+    pub(super) codec: u8,
     /// BLAKE3 of the plain bytes.
-    pub chunk: ChunkHash,
+    pub(super) chunk: ChunkHash,
     /// Where it is.
-    pub place: Place,
+    pub(super) place: Place,
 }
 
 /// Fills segments one after the other.
-pub struct Packer {
+pub(super) struct Packer {
     segment_bytes: usize,
     compressor: Compressor,
     number: usize,
@@ -78,7 +78,7 @@ impl Packer {
     ///
     /// # Errors
     /// [`CompressError`] when memory ran out.
-    pub fn new(segment_bytes: usize) -> Result<Self, CompressError> {
+    pub(super) fn new(segment_bytes: usize) -> Result<Self, CompressError> {
         Ok(Self {
             segment_bytes,
             compressor: Compressor::new()?,
@@ -92,7 +92,7 @@ impl Packer {
     ///
     /// # Errors
     /// [`CompressError`].
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         content_offset: u64,
         plain: &[u8],
@@ -128,7 +128,7 @@ impl Packer {
     }
 
     /// The last segment, if it has bytes.
-    pub fn flush(&mut self) -> Option<Packed> {
+    pub(super) fn flush(&mut self) -> Option<Packed> {
         cut(&mut self.number, &mut self.bytes, &mut self.chunks)
     }
 }

@@ -22,18 +22,22 @@ use super::{
 
 /// A content's hash tree, in the parts that a manifest has.
 #[derive(Debug)]
-pub struct Tree {
+pub(super) struct Tree {
     /// The nodes above the pages.
-    pub root_part: Vec<u8>,
+    pub(super) root_part: Vec<u8>,
     /// The nodes within each page.
-    pub parts: Vec<PagePart>,
+    pub(super) parts: Vec<PagePart>,
 }
 
 /// The tree over the hashes of a content's MiBs.
 ///
 /// # Errors
 /// [`PublishError::Internal`] when they are not those of `content`.
-pub fn tree(content: &ContentId, len: u64, mib_cvs: &[[u8; 32]]) -> Result<Tree, PublishError> {
+pub(super) fn tree(
+    content: &ContentId,
+    len: u64,
+    mib_cvs: &[[u8; 32]],
+) -> Result<Tree, PublishError> {
     let internal = |e: &dyn std::fmt::Display| PublishError::Internal(e.to_string());
     let mut builder =
         ContentOutboardBuilder::new(ContentShape::new(len).map_err(|e| internal(&e))?);
@@ -53,7 +57,7 @@ pub fn tree(content: &ContentId, len: u64, mib_cvs: &[[u8; 32]]) -> Result<Tree,
 ///
 /// # Errors
 /// [`PublishError::Internal`] for a segment without a name.
-pub fn pages(
+pub(super) fn pages(
     content: &ContentId,
     extents: &[PlannedExtent],
     names: &[SegmentId],
@@ -110,16 +114,16 @@ fn page(
 
 /// Pages packed into the bytes of segments: whole pages, in order.
 #[derive(Debug)]
-pub struct PackedPages {
+pub(super) struct PackedPages {
     /// The bytes of each segment.
-    pub segments: Vec<Vec<u8>>,
+    pub(super) segments: Vec<Vec<u8>>,
     /// For each page: number of its segment, offset, length, hash.
-    pub places: Vec<(usize, u32, u32, ManifestHash)>,
+    pub(super) places: Vec<(usize, u32, u32, ManifestHash)>,
 }
 
 /// Packs encoded pages into segments of about `segment_bytes`.
 #[must_use]
-pub fn pack_pages(pages: &[Vec<u8>], segment_bytes: usize) -> PackedPages {
+pub(super) fn pack_pages(pages: &[Vec<u8>], segment_bytes: usize) -> PackedPages {
     let mut packed = PackedPages { segments: Vec::new(), places: Vec::new() };
     for page in pages {
         let fits = |last: &Vec<u8>| last.len() + page.len() <= segment_bytes;
@@ -140,7 +144,7 @@ impl PackedPages {
     ///
     /// # Errors
     /// [`PublishError::Internal`] for a segment without a name.
-    pub fn refs(&self, names: &[SegmentId]) -> Result<Vec<PageRef>, PublishError> {
+    pub(super) fn refs(&self, names: &[SegmentId]) -> Result<Vec<PageRef>, PublishError> {
         let to_ref = |(number, offset, length, hash): &(usize, u32, u32, ManifestHash)| {
             let missing = || PublishError::Internal("a manifest segment was not stored".into());
             let segment = *names.get(*number).ok_or_else(missing)?;
@@ -153,7 +157,12 @@ impl PackedPages {
 
 /// The root page.
 #[must_use]
-pub fn root(content: ContentId, length: u64, media_type: &str, body: ManifestBody) -> ManifestRoot {
+pub(super) fn root(
+    content: ContentId,
+    length: u64,
+    media_type: &str,
+    body: ManifestBody,
+) -> ManifestRoot {
     let media_type = media_type.to_owned();
     ManifestRoot { v: params::FORMAT_VERSION, content, length, media_type, body }
 }

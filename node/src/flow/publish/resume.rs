@@ -23,21 +23,21 @@ use crate::{
 
 /// What an earlier attempt left.
 #[derive(Debug, Default)]
-pub struct Resumed {
+pub(super) struct Resumed {
     /// Content segments that have their receipts.
-    pub held: Vec<Held>,
+    pub(super) held: Vec<Held>,
     /// Their chunks.
-    pub chunks: HashMap<ChunkHash, PlannedExtent>,
+    pub(super) chunks: HashMap<ChunkHash, PlannedExtent>,
     /// Recipes of manifest segments: used if the very same segment comes up
     /// again.
-    pub manifest: HashMap<SegmentId, RecipeRow>,
+    pub(super) manifest: HashMap<SegmentId, RecipeRow>,
 }
 
 /// Finishes the segments that the journal of `terms.content` names.
 ///
 /// # Errors
 /// [`PublishError`].
-pub async fn resume(
+pub(super) async fn resume(
     core: &Arc<Core>,
     terms: &Terms,
     source: &Arc<Source>,

@@ -18,7 +18,7 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a source cannot be read as what it was.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(super) enum SourceError {
     /// It is not what it was when it was hashed.
     #[error(
         "file changed while publishing: {path} no longer has the bytes that were hashed ({detail}); \
@@ -45,7 +45,7 @@ pub enum SourceError {
 ///
 /// # Errors
 /// When the file cannot be looked at.
-pub fn stamp_of(path: &Path) -> io::Result<(u64, i128, u64)> {
+pub(super) fn stamp_of(path: &Path) -> io::Result<(u64, i128, u64)> {
     let meta = std::fs::metadata(path)?;
     let mtime_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Ok((meta.len(), mtime_ns, meta.ino()))
@@ -53,7 +53,7 @@ pub fn stamp_of(path: &Path) -> io::Result<(u64, i128, u64)> {
 
 /// A source file whose hash tree is known.
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     path: PathBuf,
     file: File,
     len: u64,
@@ -66,7 +66,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be opened or has another length.
-    pub fn open(path: &Path, len: u64, groups: Vec<[u8; 32]>) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, len: u64, groups: Vec<[u8; 32]>) -> Result<Self, SourceError> {
         let io = |source| SourceError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         let found = file.metadata().map_err(io)?.len();
@@ -76,13 +76,13 @@ impl Source {
 
     /// Bytes of content.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub(super) const fn len(&self) -> u64 {
         self.len
     }
 
     /// Whether the content is empty.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
@@ -109,7 +109,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`], or what `sink` returns.
-    pub fn for_each_chunk<E: From<SourceError>>(
+    pub(super) fn for_each_chunk<E: From<SourceError>>(
         &self,
         mut sink: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -145,7 +145,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn read_chunk(
+    pub(super) fn read_chunk(
         &self,
         offset: u64,
         len: usize,

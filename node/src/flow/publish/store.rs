@@ -43,54 +43,54 @@ const FIRST_PLACEMENT: u64 = 1;
 
 /// Under what a publish stores.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub(super) struct Terms {
     /// The work.
-    pub content: ContentId,
+    pub(super) content: ContentId,
     /// The scheme asked for.
-    pub scheme: Scheme,
+    pub(super) scheme: Scheme,
     /// The grant to use; none: the free pools.
-    pub grant: Option<Signed<Grant>>,
+    pub(super) grant: Option<Signed<Grant>>,
     /// First epoch of new leases.
-    pub from: Epoch,
+    pub(super) from: Epoch,
     /// First epoch after new leases.
-    pub until: Epoch,
+    pub(super) until: Epoch,
 }
 
 /// A segment that is ready to be sent.
-pub struct Coded {
+pub(super) struct Coded {
     /// What it is.
-    pub descriptor: SegmentDescriptor,
+    pub(super) descriptor: SegmentDescriptor,
     /// Its name.
-    pub segment: SegmentId,
+    pub(super) segment: SegmentId,
     /// Its shards, by index.
-    pub shards: Vec<Bytes>,
+    pub(super) shards: Vec<Bytes>,
     /// Its chunks; empty for manifest segments.
-    pub chunks: Vec<RecipeChunk>,
+    pub(super) chunks: Vec<RecipeChunk>,
 }
 
 /// A segment with its lease and receipts.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub(super) struct Held {
     /// What it is.
-    pub descriptor: SegmentDescriptor,
+    pub(super) descriptor: SegmentDescriptor,
     /// The lease.
-    pub lease: Signed<Lease>,
+    pub(super) lease: Signed<Lease>,
     /// The grant that the lease names.
-    pub grant: Option<Signed<Grant>>,
+    pub(super) grant: Option<Signed<Grant>>,
     /// Receipts by index.
-    pub receipts: BTreeMap<u8, Signed<Receipt>>,
+    pub(super) receipts: BTreeMap<u8, Signed<Receipt>>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub(super) notes: Vec<String>,
     /// Whether any one datacenter may be lost.
-    pub survives_datacenter: bool,
+    pub(super) survives_datacenter: bool,
     /// Shard bytes that were sent, not found in place.
-    pub sent_bytes: u64,
+    pub(super) sent_bytes: u64,
 }
 
 impl Held {
     /// For the machine that orders the publish.
     #[must_use]
-    pub fn summary(&self) -> StoredSegment {
+    pub(super) fn summary(&self) -> StoredSegment {
         StoredSegment {
             segment: self.descriptor.segment_id(),
             scheme: self.descriptor.scheme,
@@ -105,7 +105,7 @@ impl Held {
 ///
 /// # Errors
 /// [`PublishError::Internal`] for a scheme that the code does not know.
-pub fn code(
+pub(super) fn code(
     bytes: Vec<u8>,
     wanted: Scheme,
     chunks: Vec<RecipeChunk>,
@@ -142,7 +142,7 @@ pub fn code(
 impl Terms {
     /// A lease on a segment under these terms.
     #[must_use]
-    pub fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
+    pub(super) fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
         let body = Lease {
             v: params::FORMAT_VERSION,
             network: core.network,
@@ -159,7 +159,7 @@ impl Terms {
 
 /// Members of the network that may hold shards.
 #[must_use]
-pub fn snapshot(core: &Core) -> Vec<Candidate> {
+pub(super) fn snapshot(core: &Core) -> Vec<Candidate> {
     let storage = |m: &Member| m.descriptor.body.roles.has(Roles::STORAGE);
     core.members.all().into_iter().filter(storage).map(|m| candidate(core, m)).collect()
 }
@@ -189,7 +189,7 @@ fn candidate(core: &Core, member: Member) -> Candidate {
 /// # Errors
 /// [`PublishError::NotStored`] when too few holders took it; what they took
 /// stays for resuming.
-pub async fn store(
+pub(super) async fn store(
     core: &Arc<Core>,
     terms: &Terms,
     coded: Coded,
