@@ -162,11 +162,11 @@ impl Vault {
             index: &mut opened.index,
             scan: &scan,
             report: &mut report,
-            suspects: Vec::new(),
+            repairs: Vec::new(),
             checkpoint_rows: config.checkpoint_rows,
         };
         let tail = replay.run()?;
-        let suspects = replay.suspects;
+        let repairs = replay.repairs;
         let core = Arc::new(Core {
             config,
             volumes,
@@ -178,7 +178,7 @@ impl Vault {
             poisoned: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         });
-        let writer = start_writer(&core, &scan, tail, suspects)?;
+        let writer = start_writer(&core, &scan, tail, repairs)?;
         let vault = Self::start(core, writer, open_dir)?;
         Ok((vault, report))
     }
@@ -470,7 +470,7 @@ fn start_writer(
     core: &Arc<Core>,
     scan: &Scan,
     tail: Tail,
-    suspects: Vec<(Key, crate::types::Position)>,
+    repairs: Vec<Op>,
 ) -> Result<Writer, OpenError> {
     let mut bytes: u64 = scan.volumes.values().map(|scanned| scanned.size).sum();
     let last = scan.volumes.values().next_back();
@@ -487,15 +487,15 @@ fn start_writer(
     core.volume_bytes.fetch_add(bytes, Ordering::AcqRel);
     let next_number = scan.next_number;
     let mut writer =
-        Writer { core: Arc::clone(core), active, next_number, cut: None, suspects, stopped: None };
+        Writer { core: Arc::clone(core), active, next_number, cut: None, repairs, stopped: None };
     remove_leaving(core, scan)?;
     if matches!(tail, Tail::Seal(_))
         && let Err(error) = writer.rotate()
     {
         tracing::warn!(%error, "a damaged volume could not be sealed yet");
     }
-    let suspects = writer.suspect_jobs();
-    writer.serve(suspects.into());
+    let repairs = writer.repair_jobs();
+    writer.serve(repairs.into());
     Ok(writer)
 }
 

@@ -10,7 +10,7 @@ use crate::format::RecordHead;
 use crate::locked::locked;
 use crate::plan::{Draft, Op, Outcome, Room, plan};
 use crate::queue::{Job, Work};
-use crate::types::{Key, Position};
+use crate::types::Position;
 use crate::volume::VolumeFile;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -39,8 +39,8 @@ pub(crate) struct Writer {
     pub(crate) next_number: u64,
     /// A poisoned volume's number and the length that counts, until a new volume's header says so.
     pub(crate) cut: Option<Position>,
-    /// Entries whose bytes were found bad and are yet to be quarantined.
-    pub(crate) suspects: Vec<(Key, Position)>,
+    /// Records that say what damage did, yet to be written.
+    pub(crate) repairs: Vec<Op>,
     /// Why nothing is written any more.
     pub(crate) stopped: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let core = Arc::clone(&self.core);
         while let Some(mut batch) = core.queue.take(core.config.group_bytes_max) {
-            for job in self.suspect_jobs() {
+            for job in self.repair_jobs() {
                 batch.push_front(job);
             }
             self.serve(batch);
