@@ -151,7 +151,11 @@ impl Writer {
 
     /// What damage did, as records to be written.
     pub(crate) fn repair_jobs(&mut self) -> Vec<Job> {
-        let job = |op| Job { work: Work::Record(op), done: Box::new(|_| {}), reservation: None };
+        let job = |op| Job {
+            work: Work::Record(Box::new(op)),
+            done: Box::new(|_| {}),
+            reservation: None,
+        };
         std::mem::take(&mut self.repairs).into_iter().map(job).collect()
     }
 

@@ -235,7 +235,7 @@ impl Vault {
     pub fn put(&self, request: PutRequest) -> Result<Outcome, WriteError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let job = put_job(request, Box::new(move |result| drop(sender.send(result))))?;
-        self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
+        self.0.core.queue.push(job, true)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
@@ -251,7 +251,7 @@ impl Vault {
         done: impl FnOnce(Result<Outcome, WriteError>) + Send + 'static,
     ) -> Result<(), WriteError> {
         let job = put_job(request, Box::new(done))?;
-        self.0.core.queue.push(job, false).map_err(|(_, error)| error)
+        self.0.core.queue.push(job, false)
     }
 
     /// Adds the reserved lease to a stored shard, or extends it; durable on return.
@@ -260,7 +260,7 @@ impl Vault {
     /// The shard is not here or damaged, the lease was ended, too many leases.
     pub fn add_lease(&self, reservation: Reservation, epoch: u64) -> Result<Outcome, WriteError> {
         let op = Op::AddLease { key: reservation.key, lease: reservation.lease, epoch };
-        self.ask(Work::Record(op), Some(reservation))
+        self.ask(Work::Record(Box::new(op)), Some(reservation))
     }
 
     /// Ends a lease; durable on return. One that is not here is ended already.
@@ -308,7 +308,7 @@ impl Vault {
     }
 
     pub(crate) fn record(&self, op: Op) -> Result<Outcome, WriteError> {
-        self.ask(Work::Record(op), None)
+        self.ask(Work::Record(Box::new(op)), None)
     }
 
     pub(crate) fn ask(
@@ -319,7 +319,7 @@ impl Vault {
         let (sender, receiver) = mpsc::sync_channel(1);
         let done = Box::new(move |result| drop(sender.send(result)));
         let job = Job { work, done, reservation };
-        self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
+        self.0.core.queue.push(job, true)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
@@ -356,7 +356,7 @@ impl Vault {
         let job = |op| {
             let sender = sender.clone();
             let done = Box::new(move |result| drop(sender.send(result)));
-            Job { work: Work::Record(op), done, reservation: None }
+            Job { work: Work::Record(Box::new(op)), done, reservation: None }
         };
         self.0.core.queue.push_all(ops.into_iter().map(job).collect());
         drop(sender);
@@ -462,7 +462,7 @@ fn put_job(request: PutRequest, done: Done) -> Result<Job, WriteError> {
     let shard_hash = *blake3::hash(&shard).as_bytes();
     let lease = Some(reservation.lease);
     let put = PutOp { key, shard, shard_hash, meta, lease, epoch };
-    Ok(Job { work: Work::Record(Op::Put(put)), done, reservation: Some(reservation) })
+    Ok(Job { work: Work::Record(Box::new(Op::Put(put))), done, reservation: Some(reservation) })
 }
 
 /// The committer's state after recovery: what is damaged is closed, what left is removed.

@@ -57,7 +57,7 @@ pub(crate) struct Group {
 enum Fit {
     Done,
     /// The volume has no room left for it.
-    NextVolume(Job),
+    NextVolume(Box<Job>),
 }
 
 impl Writer {
@@ -129,7 +129,7 @@ impl Writer {
         while batch.front().is_some_and(|job| matches!(job.work, Work::Record(_))) {
             let Some(job) = batch.pop_front() else { break };
             if let Fit::NextVolume(job) = self.add(&mut group, job) {
-                full = Some(job);
+                full = Some(*job);
                 break;
             }
         }
@@ -159,12 +159,12 @@ impl Writer {
             group.jobs.push((job, outcome));
             return Fit::Done;
         };
-        let Some(active) = &self.active else { return Fit::NextVolume(job) };
+        let Some(active) = &self.active else { return Fit::NextVolume(Box::new(job)) };
         let at = Position { volume: active.number(), offset: active.synced + group.bytes };
         let head = head_of(&draft, at);
         let end = VaultConfig::records_end(active.volume.header.len_max);
         if head.next_at() > end {
-            return Fit::NextVolume(job);
+            return Fit::NextVolume(Box::new(job));
         }
         let secret = active.volume.header.secret;
         if let Err(error) = self.check_room(op, group.bytes + head.total_len()) {
@@ -188,6 +188,7 @@ impl Writer {
         let ceiling = match op.room() {
             Room::Put => config.put_ceiling_bytes(),
             Room::End => config.end_ceiling_bytes(),
+            Room::Collect => config.quota_bytes.saturating_sub(config.volume_len / 2),
             Room::Compaction => config.quota_bytes,
         };
         let used = self.core.used_bytes()?;

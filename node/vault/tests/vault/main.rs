@@ -1,4 +1,5 @@
 //! The vault against a faulty disk, a reference model, and real kills.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
 mod basic;
 mod damage;
 mod fake_disk;
