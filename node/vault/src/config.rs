@@ -76,7 +76,8 @@ impl VaultConfig {
     /// Real bytes up to which puts and leases are accepted.
     #[must_use]
     pub fn put_ceiling_bytes(&self) -> u64 {
-        self.end_ceiling_bytes().saturating_sub(self.volume_len / 16)
+        let ends = (self.volume_len / 16).max(self.quota_bytes / 256);
+        self.end_ceiling_bytes().saturating_sub(ends)
     }
 
     /// Real bytes up to which records that free space are accepted.

@@ -33,7 +33,7 @@ pub(crate) enum View {
 }
 
 /// The layered rows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Kv {
     staged: Layer,
     dirty: Layer,
@@ -69,8 +69,7 @@ pub(crate) fn open_db(
     })
 }
 
-/// Whether the stored rows are exactly those of the last checkpoint. `false` for an empty index.
-pub(crate) fn rows_add_up(db: &Database) -> Result<bool, IndexError> {
+fn rows_add_up(db: &Database) -> Result<bool, IndexError> {
     guarded(|| {
         let read = db.begin_read()?;
         let table = match read.open_table(ROWS) {
@@ -121,10 +120,25 @@ pub(crate) fn write_layer(db: &Database, layer: &Layer) -> Result<(), IndexError
     })
 }
 
+impl Drop for Kv {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        // redb writes when it is closed, and panics there, too, over a damaged file.
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!("redb panicked while closing a damaged index");
+        }
+    }
+}
+
 impl Kv {
     /// Rows on top of an open database.
     pub(crate) fn new(db: Database) -> Self {
-        Self { db: Some(Arc::new(db)), ..Self::default() }
+        Self { staged: Layer::new(), dirty: Layer::new(), frozen: None, db: Some(Arc::new(db)) }
+    }
+
+    /// Whether the stored rows are exactly those of the last checkpoint. `false` if there was none.
+    pub(crate) fn rows_add_up(&self) -> Result<bool, IndexError> {
+        self.db.as_deref().map_or(Ok(false), rows_add_up)
     }
 
     fn layers(&self, view: View) -> impl Iterator<Item = &Layer> {

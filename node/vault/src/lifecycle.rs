@@ -141,7 +141,7 @@ impl Writer {
                 let Some(Live::Entry(key)) = Live::decode(live) else { continue };
                 let Some(entry) = index.entry(View::Durable, key)? else { continue };
                 if !entry.state.quarantined && !check_entry(&volume, &entry) {
-                    self.suspects.push((key, entry.at));
+                    self.repairs.push(Op::Quarantine { key, at: entry.at });
                 }
             }
         }
@@ -149,15 +149,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Quarantine records for what was found bad.
-    pub(crate) fn suspect_jobs(&mut self) -> Vec<Job> {
-        let suspects = std::mem::take(&mut self.suspects);
-        let job = |(key, at)| Job {
-            work: Work::Record(Op::Quarantine { key, at }),
+    /// What damage did, as records to be written.
+    pub(crate) fn repair_jobs(&mut self) -> Vec<Job> {
+        let job = |op| Job {
+            work: Work::Record(Box::new(op)),
             done: Box::new(|_| {}),
             reservation: None,
         };
-        suspects.into_iter().map(job).collect()
+        std::mem::take(&mut self.repairs).into_iter().map(job).collect()
     }
 
     /// Removes a volume that holds nothing that counts. Its leaving is in the index file before the

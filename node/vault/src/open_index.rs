@@ -4,7 +4,7 @@ use crate::config::VaultConfig;
 use crate::disk::{Disk, SyncSite};
 use crate::error::OpenError;
 use crate::index::{Index, Terms};
-use crate::kv::{IndexError, Kv, View, open_db, rows_add_up};
+use crate::kv::{IndexError, Kv, View, open_db};
 use crate::redb_disk::{IndexSize, RedbFile};
 use crate::rows;
 use crate::scan::Scan;
@@ -85,10 +85,10 @@ fn trusted(backend: RedbFile, config: &VaultConfig, scan: &Scan) -> Result<Index
     let bytes = backend.file.size().map_err(|error| IndexError(error.to_string()))?;
     backend.size.bytes.store(bytes, Ordering::Release);
     let db = open_db(backend, config.index_cache_bytes)?;
-    if !rows_add_up(&db)? {
+    let index = Index { kv: Kv::new(db), terms: terms_of(config) };
+    if !index.kv.rows_add_up()? {
         return broken("its rows do not add up");
     }
-    let index = Index { kv: Kv::new(db), terms: terms_of(config) };
     if index.kv.get(View::Durable, rows::PARAMETERS)? != Some(index.terms.encode()) {
         return broken("it was made with other terms");
     }

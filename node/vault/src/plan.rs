@@ -103,9 +103,12 @@ pub(crate) enum Op {
 pub(crate) enum Room {
     /// What is left for new things.
     Put,
-    /// Also the reserve for records that free space.
+    /// Also the reserve for records that say what may go.
     End,
-    /// Also the volume kept free for compaction.
+    /// Also half of the volume kept free for compaction: what says that something is gone gives
+    /// back far more than it takes.
+    Collect,
+    /// All of the volume kept free for compaction.
     Compaction,
 }
 
@@ -113,12 +116,8 @@ impl Op {
     pub(crate) fn room(&self) -> Room {
         match self {
             Self::Put(_) | Self::AddLease { .. } | Self::Placement { .. } => Room::Put,
-            Self::EndLease { .. }
-            | Self::Seal { .. }
-            | Self::Quarantine { .. }
-            | Self::Collect { .. }
-            | Self::Evict { .. }
-            | Self::DropPlacement { .. } => Room::End,
+            Self::EndLease { .. } | Self::Seal { .. } | Self::Quarantine { .. } => Room::End,
+            Self::Collect { .. } | Self::Evict { .. } | Self::DropPlacement { .. } => Room::Collect,
             _ => Room::Compaction,
         }
     }

@@ -12,7 +12,7 @@ pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, WriteError>) + Send>;
 /// Something for the committer to do.
 pub(crate) enum Work {
     /// One request; at most one record.
-    Record(Op),
+    Record(Box<Op>),
     /// Write the index file.
     Checkpoint,
     /// Close the active volume and begin another.
@@ -69,20 +69,20 @@ impl Queue {
         Self { waiting: Mutex::default(), changed: Condvar::new(), bytes_max }
     }
 
-    /// Adds a job; if the queue is full, waits (`wait`) or gives the job back.
-    pub(crate) fn push(&self, job: Job, wait: bool) -> Result<(), (Job, WriteError)> {
+    /// Adds a job; if the queue is full, waits (`wait`) or refuses: the job is then dropped unasked.
+    pub(crate) fn push(&self, job: Job, wait: bool) -> Result<(), WriteError> {
         let bytes = job.bytes();
         let mut waiting = locked(&self.waiting);
         loop {
             if waiting.closed {
-                return Err((job, WriteError::Closed));
+                return Err(WriteError::Closed);
             }
             // A job longer than the whole bound is let in alone.
             if waiting.bytes == 0 || waiting.bytes + bytes <= self.bytes_max {
                 break;
             }
             if !wait {
-                return Err((job, WriteError::Busy));
+                return Err(WriteError::Busy);
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }

@@ -3,10 +3,11 @@
 use crate::crash::crash_point;
 use crate::disk::SyncSite;
 use crate::error::OpenError;
-use crate::format::{FIRST_RECORD_AT, Kind, RecordHead};
+use crate::format::{FIRST_RECORD_AT, Kind, RecordHead, decode_state};
 use crate::index::Index;
 use crate::kv::{IndexError, View, write_layer};
 use crate::open_index::IndexState;
+use crate::plan::Op;
 use crate::scan::{Scan, Scanned};
 use crate::types::{Key, Position};
 use crate::walk::{Footer, Found, Walker, read_footer};
@@ -53,8 +54,8 @@ pub(crate) struct Replay<'a> {
     pub(crate) index: &'a mut Index,
     pub(crate) scan: &'a Scan,
     pub(crate) report: &'a mut RecoveryReport,
-    /// Entries whose bytes are bad, to be quarantined once records can be written.
-    pub(crate) suspects: Vec<(Key, Position)>,
+    /// Records that say what damage did, to be written once records can be.
+    pub(crate) repairs: Vec<Op>,
     /// Changed rows at which they are written to the index file.
     pub(crate) checkpoint_rows: usize,
 }
@@ -220,11 +221,27 @@ impl Replay<'_> {
         for bad in bad.drain(..) {
             self.report.damaged.push(bad.damage);
             if let Some((head, state)) = bad.put {
-                self.apply(&head, &state)?;
-                self.suspects.push((head.key, head.at));
+                self.apply_damaged(&head, &state)?;
             }
         }
         Ok(())
+    }
+
+    /// A put or move whose state holds and whose bytes do not. An older copy of the bytes goes on
+    /// counting: this may be an interrupted compaction.
+    fn apply_damaged(&mut self, head: &RecordHead, state: &[u8]) -> Result<(), IndexError> {
+        let old = self.index.entry(View::Staged, head.key)?;
+        let intact = old
+            .filter(|old| !old.state.quarantined && !old.lost && old.shard_hash == head.shard_hash);
+        let (Some(mut entry), Some(state)) = (intact, decode_state(state)) else {
+            self.repairs.push(Op::Quarantine { key: head.key, at: head.at });
+            return self.apply(head, state);
+        };
+        entry.state = state;
+        entry.snap = head.at;
+        entry.snap_len = 0;
+        self.repairs.push(Op::Snapshot { key: head.key, from: head.at });
+        self.index.replace_entry(head.key, Some(entry))
     }
 }
 

@@ -162,11 +162,11 @@ impl Vault {
             index: &mut opened.index,
             scan: &scan,
             report: &mut report,
-            suspects: Vec::new(),
+            repairs: Vec::new(),
             checkpoint_rows: config.checkpoint_rows,
         };
         let tail = replay.run()?;
-        let suspects = replay.suspects;
+        let repairs = replay.repairs;
         let core = Arc::new(Core {
             config,
             volumes,
@@ -178,7 +178,7 @@ impl Vault {
             poisoned: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         });
-        let writer = start_writer(&core, &scan, tail, suspects)?;
+        let writer = start_writer(&core, &scan, tail, repairs)?;
         let vault = Self::start(core, writer, open_dir)?;
         Ok((vault, report))
     }
@@ -235,7 +235,7 @@ impl Vault {
     pub fn put(&self, request: PutRequest) -> Result<Outcome, WriteError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let job = put_job(request, Box::new(move |result| drop(sender.send(result))))?;
-        self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
+        self.0.core.queue.push(job, true)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
@@ -251,7 +251,7 @@ impl Vault {
         done: impl FnOnce(Result<Outcome, WriteError>) + Send + 'static,
     ) -> Result<(), WriteError> {
         let job = put_job(request, Box::new(done))?;
-        self.0.core.queue.push(job, false).map_err(|(_, error)| error)
+        self.0.core.queue.push(job, false)
     }
 
     /// Adds the reserved lease to a stored shard, or extends it; durable on return.
@@ -260,7 +260,7 @@ impl Vault {
     /// The shard is not here or damaged, the lease was ended, too many leases.
     pub fn add_lease(&self, reservation: Reservation, epoch: u64) -> Result<Outcome, WriteError> {
         let op = Op::AddLease { key: reservation.key, lease: reservation.lease, epoch };
-        self.ask(Work::Record(op), Some(reservation))
+        self.ask(Work::Record(Box::new(op)), Some(reservation))
     }
 
     /// Ends a lease; durable on return. One that is not here is ended already.
@@ -308,7 +308,7 @@ impl Vault {
     }
 
     pub(crate) fn record(&self, op: Op) -> Result<Outcome, WriteError> {
-        self.ask(Work::Record(op), None)
+        self.ask(Work::Record(Box::new(op)), None)
     }
 
     pub(crate) fn ask(
@@ -319,7 +319,7 @@ impl Vault {
         let (sender, receiver) = mpsc::sync_channel(1);
         let done = Box::new(move |result| drop(sender.send(result)));
         let job = Job { work, done, reservation };
-        self.0.core.queue.push(job, true).map_err(|(_, error)| error)?;
+        self.0.core.queue.push(job, true)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
 
@@ -356,7 +356,7 @@ impl Vault {
         let job = |op| {
             let sender = sender.clone();
             let done = Box::new(move |result| drop(sender.send(result)));
-            Job { work: Work::Record(op), done, reservation: None }
+            Job { work: Work::Record(Box::new(op)), done, reservation: None }
         };
         self.0.core.queue.push_all(ops.into_iter().map(job).collect());
         drop(sender);
@@ -462,7 +462,7 @@ fn put_job(request: PutRequest, done: Done) -> Result<Job, WriteError> {
     let shard_hash = *blake3::hash(&shard).as_bytes();
     let lease = Some(reservation.lease);
     let put = PutOp { key, shard, shard_hash, meta, lease, epoch };
-    Ok(Job { work: Work::Record(Op::Put(put)), done, reservation: Some(reservation) })
+    Ok(Job { work: Work::Record(Box::new(Op::Put(put))), done, reservation: Some(reservation) })
 }
 
 /// The committer's state after recovery: what is damaged is closed, what left is removed.
@@ -470,7 +470,7 @@ fn start_writer(
     core: &Arc<Core>,
     scan: &Scan,
     tail: Tail,
-    suspects: Vec<(Key, crate::types::Position)>,
+    repairs: Vec<Op>,
 ) -> Result<Writer, OpenError> {
     let mut bytes: u64 = scan.volumes.values().map(|scanned| scanned.size).sum();
     let last = scan.volumes.values().next_back();
@@ -487,15 +487,15 @@ fn start_writer(
     core.volume_bytes.fetch_add(bytes, Ordering::AcqRel);
     let next_number = scan.next_number;
     let mut writer =
-        Writer { core: Arc::clone(core), active, next_number, cut: None, suspects, stopped: None };
+        Writer { core: Arc::clone(core), active, next_number, cut: None, repairs, stopped: None };
     remove_leaving(core, scan)?;
     if matches!(tail, Tail::Seal(_))
         && let Err(error) = writer.rotate()
     {
         tracing::warn!(%error, "a damaged volume could not be sealed yet");
     }
-    let suspects = writer.suspect_jobs();
-    writer.serve(suspects.into());
+    let repairs = writer.repair_jobs();
+    writer.serve(repairs.into());
     Ok(writer)
 }
 

@@ -10,7 +10,7 @@ use crate::format::RecordHead;
 use crate::locked::locked;
 use crate::plan::{Draft, Op, Outcome, Room, plan};
 use crate::queue::{Job, Work};
-use crate::types::{Key, Position};
+use crate::types::Position;
 use crate::volume::VolumeFile;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -39,8 +39,8 @@ pub(crate) struct Writer {
     pub(crate) next_number: u64,
     /// A poisoned volume's number and the length that counts, until a new volume's header says so.
     pub(crate) cut: Option<Position>,
-    /// Entries whose bytes were found bad and are yet to be quarantined.
-    pub(crate) suspects: Vec<(Key, Position)>,
+    /// Records that say what damage did, yet to be written.
+    pub(crate) repairs: Vec<Op>,
     /// Why nothing is written any more.
     pub(crate) stopped: Option<String>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Group {
 enum Fit {
     Done,
     /// The volume has no room left for it.
-    NextVolume(Job),
+    NextVolume(Box<Job>),
 }
 
 impl Writer {
@@ -65,7 +65,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let core = Arc::clone(&self.core);
         while let Some(mut batch) = core.queue.take(core.config.group_bytes_max) {
-            for job in self.suspect_jobs() {
+            for job in self.repair_jobs() {
                 batch.push_front(job);
             }
             self.serve(batch);
@@ -129,7 +129,7 @@ impl Writer {
         while batch.front().is_some_and(|job| matches!(job.work, Work::Record(_))) {
             let Some(job) = batch.pop_front() else { break };
             if let Fit::NextVolume(job) = self.add(&mut group, job) {
-                full = Some(job);
+                full = Some(*job);
                 break;
             }
         }
@@ -159,12 +159,12 @@ impl Writer {
             group.jobs.push((job, outcome));
             return Fit::Done;
         };
-        let Some(active) = &self.active else { return Fit::NextVolume(job) };
+        let Some(active) = &self.active else { return Fit::NextVolume(Box::new(job)) };
         let at = Position { volume: active.number(), offset: active.synced + group.bytes };
         let head = head_of(&draft, at);
         let end = VaultConfig::records_end(active.volume.header.len_max);
         if head.next_at() > end {
-            return Fit::NextVolume(job);
+            return Fit::NextVolume(Box::new(job));
         }
         let secret = active.volume.header.secret;
         if let Err(error) = self.check_room(op, group.bytes + head.total_len()) {
@@ -188,6 +188,7 @@ impl Writer {
         let ceiling = match op.room() {
             Room::Put => config.put_ceiling_bytes(),
             Room::End => config.end_ceiling_bytes(),
+            Room::Collect => config.quota_bytes.saturating_sub(config.volume_len / 2),
             Room::Compaction => config.quota_bytes,
         };
         let used = self.core.used_bytes()?;

@@ -6,11 +6,12 @@ use crate::fake_disk::Machine;
 use crate::model::{Change, Model};
 use crate::support::{key, lease, meta, shard, small_config};
 use echonet_vault::{
-    CollectReport, IndexState, LeaseMeta, OpenError, PutRequest, RecoveryReport, SyncSite, Vault,
-    VaultConfig, WriteError,
+    CollectReport, IndexState, LeaseMeta, OpenError, PutRequest, ReadError, RecoveryReport,
+    SyncSite, Vault, VaultConfig, WriteError,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const NUMBERS: u64 = 32;
@@ -30,6 +31,8 @@ struct World {
     model: Model,
     /// Asked for and not acknowledged: found done or not done after a crash.
     uncertain: Vec<Change>,
+    /// Shards that were there for certain before the last crash.
+    acknowledged: BTreeSet<u64>,
     /// A checkpoint was acknowledged, and nobody touched the index since.
     index_is_good: bool,
 }
@@ -55,6 +58,7 @@ impl World {
             vault: None,
             model: Model::default(),
             uncertain: Vec::new(),
+            acknowledged: BTreeSet::new(),
             index_is_good: false,
         };
         world.reopen()?;
@@ -101,6 +105,7 @@ impl World {
 
     /// What was uncertain is now seen: each change was made or it was not, and stays so.
     fn settle(&mut self) -> Checked {
+        self.acknowledged = self.model.shards.keys().copied().collect();
         while let Some(first) = self.uncertain.first().copied() {
             let (same, others): (Vec<_>, Vec<_>) =
                 self.uncertain.iter().partition(|change| touches(**change) == touches(first));
@@ -122,7 +127,24 @@ impl World {
                     break;
                 }
             }
+            self.heal(first)?;
         }
+        Ok(())
+    }
+
+    /// A torn put that nobody was told of may be found as a damaged shard, like any damage in the
+    /// middle of a volume; a put heals it.
+    fn heal(&mut self, change: Change) -> Checked {
+        let Change::Put { number, lease, epoch } = change else { return Ok(()) };
+        let vault = self.vault()?;
+        if !matches!(vault.read_verified(key(number)), Err(ReadError::Quarantined)) {
+            return Ok(());
+        }
+        if self.acknowledged.contains(&number) {
+            return Err(format!("{number} was whole and is damaged"));
+        }
+        let request = self.request(&vault, number, lease).ok_or("no room to heal")?;
+        vault.put(PutRequest { epoch, ..request }).map_err(text)?;
         Ok(())
     }
 

@@ -1,0 +1,201 @@
+//! Quota, grants, the free pool, and what concurrent puts may take of them together.
+use crate::fake_disk::Machine;
+use crate::support::{key, lease, meta, open, put, shard, small_config};
+use echonet_vault::admission::Refusal;
+use echonet_vault::{
+    AdmitError, LeaseMeta, Outcome, Pool, PutRequest, Reservation, SyncSite, Vault, VaultConfig,
+    WriteError,
+};
+
+fn free(number: u64, prefix: u8) -> LeaseMeta {
+    let pool = Pool::Free { prefix: [prefix; 16] };
+    LeaseMeta { pool, ..lease(number, 1, 5) }
+}
+
+fn request(number: u64, reservation: Reservation) -> PutRequest {
+    let shard = shard(number).into();
+    PutRequest { key: key(number), shard, meta: meta(number).into(), epoch: 0, reservation }
+}
+
+fn put_free(vault: &Vault, number: u64, prefix: u8) -> Result<Outcome, AdmitError> {
+    let len = shard(number).len() as u64;
+    let reservation = vault.reserve(key(number), len, &free(number, prefix), 0)?;
+    Ok(vault.put(request(number, reservation)).unwrap())
+}
+
+#[test]
+fn reservations_count_together_against_a_grant() {
+    let machine = Machine::new(1);
+    let (vault, _) = open(&machine.mount(), small_config());
+    // 1,000 bytes for 10 epochs, eight times over is what the grant must have for one.
+    let grant = 8 * 1_000 * 10 * 3;
+    let reserve = |number| vault.reserve(key(number), 1_000, &lease(number, 1, 10), grant);
+    let held: Vec<_> = (0..3).map(|number| reserve(number).unwrap()).collect();
+    assert!(matches!(reserve(3), Err(AdmitError::Refused(Refusal::Grant { .. }))));
+    drop(held);
+    assert!(reserve(3).is_ok(), "given up, the room is there again");
+}
+
+#[test]
+fn what_is_stored_counts_after_a_restart() {
+    let machine = Machine::new(2);
+    let disk = machine.mount();
+    let (vault, _) = open(&disk, small_config());
+    let byte_epochs = lease(5, 1, 10).byte_epochs(shard(5).len() as u64);
+    put(&vault, 5, lease(5, 1, 10), 0).unwrap();
+    drop(vault);
+    machine.delete("/data/vault/index.redb".as_ref());
+    let (vault, _) = open(&disk, small_config());
+    let other = lease(6, 1, 10);
+    let more = |room: u128| vault.reserve(key(6), 100, &other, 8 * (byte_epochs + room));
+    assert!(matches!(more(999), Err(AdmitError::Refused(Refusal::Grant { .. }))));
+    assert!(more(1_000).is_ok());
+    // Sending the same shard under the same lease again costs nothing of the grant.
+    let again = vault.reserve(key(5), shard(5).len() as u64, &lease(5, 1, 10), 8 * byte_epochs);
+    assert_eq!(vault.put(request(5, again.unwrap())).unwrap(), Outcome::Already);
+}
+
+#[test]
+fn many_threads_cannot_pass_the_free_pool_together() {
+    let machine = Machine::new(3);
+    let (vault, _) = open(&machine.mount(), small_config());
+    let threads = (0..8_u64).map(|thread| {
+        let vault = vault.clone();
+        std::thread::spawn(move || {
+            let puts =
+                (0..120).map(|turn| put_free(&vault, thread * 1_000 + turn, (turn % 9) as u8));
+            puts.filter(Result::is_ok).count()
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let stored: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    let quota = small_config().quota_bytes;
+    let used = vault.stats().unwrap().free_pool_bytes;
+    assert!(used <= quota / 20 && used > quota / 25, "{used} of {quota}");
+    assert!(stored > 100);
+    let long = LeaseMeta { until_epoch: 8, ..free(1, 1) };
+    let refused = vault.reserve(key(1), 1, &long, 0);
+    assert!(matches!(refused, Err(AdmitError::Refused(Refusal::FreeTerm { .. }))));
+}
+
+#[test]
+fn one_prefix_gets_its_share_only() {
+    let machine = Machine::new(4);
+    let (vault, _) = open(&machine.mount(), small_config());
+    let refused = (0..200).find_map(|number| put_free(&vault, number, 1).err());
+    assert!(matches!(refused, Some(AdmitError::Refused(Refusal::FreePrefix { .. }))));
+    assert!(vault.stats().unwrap().free_pool_bytes <= small_config().quota_bytes / 100);
+    assert!(put_free(&vault, 300, 2).is_ok(), "another network is not affected");
+    // The lease of a shard that is here costs the free pool, too.
+    let number = 301;
+    put(&vault, number, lease(number, 2, 9), 0).unwrap();
+    let len = shard(number).len() as u64;
+    let full = vault.reserve(key(number), len.max(4_000), &free(number, 1), 0);
+    assert!(matches!(full, Err(AdmitError::Refused(Refusal::FreePrefix { .. }))));
+}
+
+/// A quota of few volumes, so that it is soon used up.
+fn tight() -> VaultConfig {
+    VaultConfig { quota_bytes: 3 << 20, ..small_config() }
+}
+
+#[test]
+fn the_quota_is_never_passed_and_free_shards_make_room_for_granted_ones() {
+    let machine = Machine::new(5);
+    let (vault, _) = open(&machine.mount(), tight());
+    let free_stored: Vec<u64> =
+        (0..60).filter(|number| put_free(&vault, *number, (*number % 20) as u8).is_ok()).collect();
+    assert!(free_stored.len() > 20);
+    let mut number = 1_000;
+    while put(&vault, number, lease(number, 1, 50), 0).is_ok() {
+        number += 1;
+        assert!(machine.used() <= tight().quota_bytes);
+    }
+    let held = |numbers: &[u64]| {
+        numbers.iter().filter(|number| vault.get(key(**number)).unwrap().is_some()).count()
+    };
+    assert_eq!(held(&free_stored), free_stored.len());
+    let len = shard(number).len() as u64;
+    let granted = lease(number, 1, 50);
+    assert!(matches!(
+        vault.reserve(key(number), len, &granted, u128::MAX),
+        Err(AdmitError::NoSpace { .. })
+    ));
+    let reservation = vault.reserve_evicting(key(number), len, &granted, u128::MAX, 0).unwrap();
+    assert_eq!(vault.put(request(number, reservation)).unwrap(), Outcome::Written);
+    assert!(held(&free_stored) < free_stored.len());
+    let granted_ones: Vec<u64> = (1_000..=number).collect();
+    assert_eq!(held(&granted_ones), granted_ones.len(), "nothing granted was evicted");
+    assert!(machine.used() <= tight().quota_bytes);
+}
+
+#[test]
+fn a_full_vault_can_still_end_leases_collect_and_compact() {
+    let machine = Machine::new(6);
+    let (vault, _) = open(&machine.mount(), tight());
+    let mut stored = Vec::new();
+    for number in 0.. {
+        match put(&vault, number, lease(number, 1, 50), 0) {
+            Ok(_) => stored.push(number),
+            Err(WriteError::QuotaFull { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    for number in stored.iter().filter(|number| *number % 2 == 0) {
+        let end = || vault.end_lease(key(*number), lease(*number, 1, 50).id);
+        if let Err(WriteError::QuotaFull { .. }) = end() {
+            // The reserve for such records is used up: what was ended so far makes room.
+            vault.collect(2).unwrap();
+            while vault.compact_step(1).unwrap().is_some() {}
+            end().unwrap();
+        }
+    }
+    vault.collect(2).unwrap();
+    assert_eq!(vault.stats().unwrap().shards, stored.len() as u64 / 2);
+    while vault.compact_step(10).unwrap().is_some() {
+        assert!(machine.used() <= tight().quota_bytes);
+    }
+    for number in stored.iter().filter(|number| *number % 2 == 1) {
+        assert_eq!(vault.read_verified(key(*number)).unwrap(), shard(*number));
+    }
+    put(&vault, 9_000, lease(9_000, 1, 50), 3).unwrap();
+}
+
+#[test]
+fn many_writers_share_a_sync() {
+    let machine = Machine::new(7);
+    let (vault, _) = open(&machine.mount(), small_config());
+    let before = machine.syncs(SyncSite::Group);
+    let reserved = |number| {
+        let len = shard(number).len() as u64;
+        request(number, vault.reserve(key(number), len, &lease(number, 1, 9), u128::MAX).unwrap())
+    };
+    let results = vault.put_many((0..30).map(reserved).collect());
+    assert!(results.iter().all(|result| matches!(result, Ok(Outcome::Written))));
+    let syncs = machine.syncs(SyncSite::Group) - before;
+    assert!(syncs <= 2, "{syncs} syncs for 30 puts");
+}
+
+#[test]
+fn a_reservation_is_for_one_key_and_length() {
+    let machine = Machine::new(8);
+    let (vault, _) = open(&machine.mount(), small_config());
+    let other = vault.reserve(key(1), 4_000, &lease(1, 1, 9), u128::MAX).unwrap();
+    assert!(matches!(vault.put(request(2, other)), Err(WriteError::NotReserved)));
+    let short = vault.reserve(key(2), 10, &lease(2, 1, 9), u128::MAX).unwrap();
+    assert!(matches!(vault.put(request(2, short)), Err(WriteError::NotReserved)));
+    let empty = LeaseMeta { from_epoch: 9, until_epoch: 9, ..lease(2, 1, 9) };
+    let refused = vault.reserve(key(2), 10, &empty, u128::MAX);
+    assert!(matches!(refused, Err(AdmitError::Refused(Refusal::EmptyTerm))));
+}
+
+#[test]
+fn other_bytes_under_a_key_are_refused() {
+    let machine = Machine::new(9);
+    let (vault, _) = open(&machine.mount(), small_config());
+    put(&vault, 1, lease(1, 1, 9), 0).unwrap();
+    let reservation = vault.reserve(key(1), 3, &lease(1, 1, 9), u128::MAX).unwrap();
+    let wrong = PutRequest { shard: b"abc"[..].into(), ..request(1, reservation) };
+    assert!(matches!(vault.put(wrong), Err(WriteError::Conflict)));
+    assert_eq!(vault.read_verified(key(1)).unwrap(), shard(1));
+}
