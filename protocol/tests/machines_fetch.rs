@@ -217,6 +217,8 @@ impl World {
                 let Self { faults, gets, decodes, .. } = self;
                 return Run { end, took_ms, quiet_ms, faults, gets, decodes, asked };
             }
+            let useless = self.in_flight.iter().find(|(index, _)| self.got.contains(index));
+            assert_eq!(useless, None, "still asked for what is there");
             let tick = fetch.timeout();
             assert!(tick.is_none_or(|tick| tick > now), "a timeout in the past spins");
             let next = self.events.first_key_value().map(|(&(at, _), _)| at);
