@@ -117,7 +117,9 @@ pub struct ReceiptCount {
 pub struct GetRequest {
     /// The work.
     pub content_id: ContentIdText,
-    /// First byte and one past the last; none: all.
+    /// First byte and one past the last; none: all. An end behind the content's
+    /// is cut to it (a resumed fetch asks up to `u64::MAX`); a start behind it
+    /// is `invalid`.
     pub range: Option<(u64, u64)>,
 }
 

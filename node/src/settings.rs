@@ -164,6 +164,12 @@ struct Remembered {
     bootstrap: Vec<BootstrapAddr>,
 }
 
+/// Names of the environment variables that configure a node, for starting one
+/// that is not to be configured by this process's environment.
+pub fn env_names() -> impl Iterator<Item = String> {
+    KEYS.into_iter().chain(["data"]).map(|key| format!("ECHONET_{}", key.to_uppercase()))
+}
+
 impl Settings {
     /// Merges the sources of a data directory, the environment and `flags`
     /// (anything that serializes to a map with the keys above; absent or null

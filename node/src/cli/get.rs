@@ -186,17 +186,17 @@ impl Fetch<'_> {
                         return Ok((partial, Ok(fetched)));
                     }
                     self.output.say("what an earlier fetch left is damaged: starting over");
-                    return self.from_start(partial, target).await;
+                    return self.start_over(partial, target).await;
                 }
                 // What is there is longer than the work.
                 Err(error) if error.kind == "invalid" => {}
                 Err(error) => return Ok((partial, Err(error))),
             }
         }
-        self.from_start(partial, target).await
+        self.start_over(partial, target).await
     }
 
-    async fn from_start(
+    async fn start_over(
         &self,
         partial: Partial,
         target: &Path,

@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     cli::CliOutput,
     service::{Progress, ServiceError, ServiceResult},
+    settings,
 };
 
 /// Runs `echonet --json --data DATA ARGS`, shows its progress, and returns the
@@ -22,11 +23,14 @@ pub(super) async fn echonet<T: DeserializeOwned>(
     output: &CliOutput,
 ) -> ServiceResult<T> {
     let cannot = |error| ServiceError::new("io", format!("cannot run echonet {args:?}: {error}"));
-    let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
+    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
+    for name in settings::env_names() {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(["--json", "--data"])
         .arg(data)
         .args(args)
-        .env_remove("ECHONET_DATA")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

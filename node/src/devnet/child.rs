@@ -92,7 +92,11 @@ impl NodeProcess {
 
     fn spawn(name: &str, data: &Path) -> io::Result<(Child, Option<ChildStdin>, u32)> {
         let log = File::options().create(true).append(true).open(data.join(LOG_FILE))?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        for name in crate::settings::env_names() {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["node", "--json", "--until-stdin-closes", "--data"])
             .arg(data)
             .stdin(Stdio::piped())

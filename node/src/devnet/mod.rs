@@ -10,6 +10,7 @@ pub mod plan;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -189,6 +190,7 @@ impl Devnet {
             tell(devnet.nodes.len());
         }
         devnet.bootstrap = entries.join(",");
+        devnet.introduce_entries(&dir, &genesis, entry, &issuer, config)?;
         let plan = NodePlan { dir: &dir, genesis: &genesis, bootstrap: &entries, config };
         for places in rest.chunks(STARTS_AT_ONCE) {
             let starts = places.iter().map(|place| plan.start(place, None));
@@ -199,6 +201,24 @@ impl Devnet {
         }
         devnet.meet().await?;
         Ok(devnet)
+    }
+
+    /// Tells each entry node of the others, for when it is started again.
+    fn introduce_entries(
+        &self,
+        dir: &DataDir,
+        genesis: &Genesis,
+        places: &[Place],
+        issuer: &str,
+        config: &DevnetConfig,
+    ) -> Result<(), DevnetError> {
+        for (place, node) in places.iter().zip(&self.nodes) {
+            let others = self.nodes.iter().filter(|other| other.pid != node.pid);
+            let others: Vec<_> = others.map(|other| other.ready.bootstrap.clone()).collect();
+            let plan = NodePlan { dir, genesis, bootstrap: &others, config };
+            plan.configure(place, Some(issuer), node.ready.addr.parse().ok())?;
+        }
+        Ok(())
     }
 
     /// The ready line's content.
@@ -329,7 +349,7 @@ impl NodePlan<'_> {
     async fn start(&self, place: &Place, issuer: Option<&str>) -> Result<NodeProcess, DevnetError> {
         let mut tries = 1;
         loop {
-            let dir = self.configure(place, issuer)?;
+            let dir = self.configure(place, issuer, None)?;
             match NodeProcess::start(&place.name, dir.path()).await {
                 Err(error @ DevnetError::Node { .. }) if tries < START_TRIES => {
                     let text = error.to_string();
@@ -344,11 +364,19 @@ impl NodePlan<'_> {
     }
 
     /// A node's directory with all it needs, so that `echonet node --data DIR`
-    /// alone starts it again.
-    fn configure(&self, place: &Place, issuer: Option<&str>) -> Result<DataDir, DevnetError> {
+    /// alone starts it again; on a free port unless it has an address.
+    fn configure(
+        &self,
+        place: &Place,
+        issuer: Option<&str>,
+        bind: Option<SocketAddr>,
+    ) -> Result<DataDir, DevnetError> {
         let dir = DataDir::open(&self.dir.path().join(&place.name))?;
         let io = |source| DevnetError::Io { path: dir.config_file(), source };
-        let bind = child::free_addr(place.ip.into()).map_err(io)?;
+        let bind = match bind {
+            Some(addr) => addr,
+            None => child::free_addr(place.ip.into()).map_err(io)?,
+        };
         let bootstrap: Result<Vec<_>, _> = self.bootstrap.iter().map(|b| b.parse()).collect();
         let settings = Settings {
             bind: Some(bind),

@@ -1,12 +1,10 @@
 //! Transcripts of the command line: help, version and identity.
 
-mod common;
-
-use common::{BOOTSTRAP, Echonet, ID};
+use crate::common::{BOOTSTRAP, Echonet, ID};
 
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
-    let ran = Echonet::new().run_bare(&["--help"]);
+    let ran = Echonet::new().run_bare(&["--help"], b"");
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     for command in
         ["demo", "devnet", "node", "publish", "get", "unpublish", "status", "ls", "peers", "id"]
@@ -26,7 +24,7 @@ fn help_names_every_command_and_the_exit_codes() {
 
 #[test]
 fn help_of_commands_documents_what_is_not_obvious() {
-    let help = |command: &str| Echonet::new().run_bare(&[command, "--help"]).stdout;
+    let help = |command: &str| Echonet::new().run_bare(&[command, "--help"], b"").stdout;
     assert!(help("get").contains("from A up to but without B"));
     assert!(help("get").contains("a file named like the ContentID"));
     assert!(help("publish").contains("`-` reads standard input"));
@@ -37,7 +35,7 @@ fn help_of_commands_documents_what_is_not_obvious() {
 
 #[test]
 fn no_command_shows_help_and_fails() {
-    let ran = Echonet::new().run_bare(&[]);
+    let ran = Echonet::new().run_bare(&[], b"");
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("Usage: echonet"), "{}", ran.stderr);
 }

@@ -1,7 +1,8 @@
 //! Runs the `echonet` binary as a person would, in a scratch directory.
 
 use std::{
-    path::{Path, PathBuf},
+    io::Write as _,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Echonet {
 /// What a command did.
 pub(crate) struct Ran {
     pub(crate) code: i32,
+    pub(crate) stdout_bytes: Vec<u8>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -27,7 +29,9 @@ pub(crate) struct Ran {
 impl Ran {
     /// The last line of standard output.
     pub(crate) fn last_json(&self) -> serde_json::Value {
-        serde_json::from_str(self.stdout.lines().last().unwrap_or_default()).unwrap()
+        let last = self.stdout.lines().last();
+        serde_json::from_str(last.unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error}: {:?}, {:?}", self.stdout, self.stderr))
     }
 }
 
@@ -36,12 +40,8 @@ impl Echonet {
         Self { root: tempfile::tempdir().unwrap() }
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        self.root.path()
-    }
-
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root().join(name)
+        self.root.path().join(name)
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -50,38 +50,35 @@ impl Echonet {
 
     /// Runs a command on the data directory.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, b"")
+    }
+
+    /// Runs a command on the data directory with something to read.
+    pub(crate) fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
         let data = self.data();
-        self.command(args).arg("--data").arg(data).ran()
+        let data = data.to_str().unwrap();
+        self.run_bare(&[args, &["--data", data]].concat(), stdin)
     }
 
     /// Runs a command without naming a data directory.
-    pub(crate) fn run_bare(&self, args: &[&str]) -> Ran {
-        self.command(args).ran()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn run_bare(&self, args: &[&str], stdin: &[u8]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echonet"));
-        command.args(args).current_dir(self.root()).stdin(Stdio::null());
+        command.args(args).current_dir(self.root.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Nothing of the one who runs the tests.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ECHONET_") {
                 command.env_remove(name);
             }
         }
-        command
-    }
-}
-
-trait RanExt {
-    fn ran(&mut self) -> Ran;
-}
-
-impl RanExt for Command {
-    fn ran(&mut self) -> Ran {
-        let output = self.output().unwrap();
+        let mut child = command.spawn().unwrap();
+        // A command that reads nothing may be gone before all is written.
+        let _ = child.stdin.take().unwrap().write_all(stdin);
+        let output = child.wait_with_output().unwrap();
         Ran {
             code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stdout_bytes: output.stdout,
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }

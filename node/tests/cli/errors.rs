@@ -1,9 +1,7 @@
 //! Transcripts of the command line: what it says when something is wrong, and
 //! what to do next. Wording is pinned on purpose: people read it in trouble.
 
-mod common;
-
-use common::{BOOTSTRAP, Echonet, ID};
+use crate::common::{BOOTSTRAP, Echonet, ID};
 
 #[test]
 fn a_text_that_is_no_content_id_is_a_usage_error() {
@@ -82,7 +80,7 @@ fn an_output_that_cannot_be_is_refused_with_a_way_out() {
         "{}",
         ran.stderr
     );
-    let ran = echonet.run(&["get", ID, "-o", echonet.root().to_str().unwrap(), "--force"]);
+    let ran = echonet.run(&["get", ID, "-o", echonet.path("").to_str().unwrap(), "--force"]);
     assert!(ran.stderr.contains("is a directory: name a file in it with -o"), "{}", ran.stderr);
 }
 
@@ -107,7 +105,7 @@ fn what_cannot_be_published_is_named_with_the_remedy() {
             missing.display()
         )
     );
-    let ran = echonet.run(&["publish", echonet.root().to_str().unwrap()]);
+    let ran = echonet.run(&["publish", echonet.path("").to_str().unwrap()]);
     assert!(ran.stderr.contains("it is a directory; pack it first"), "{}", ran.stderr);
 }
 
@@ -139,19 +137,19 @@ fn the_local_api_is_not_opened_to_others() {
 #[test]
 fn devnet_wants_a_directory_of_its_own() {
     let echonet = Echonet::new();
-    let ran = echonet.run_bare(&["devnet", "--nodes", "3"]);
+    let ran = echonet.run_bare(&["devnet", "--nodes", "3"], b"");
     assert_eq!(ran.code, 2);
     assert_eq!(
         ran.stderr,
         "error: devnet needs a directory of its own: say where with --data DIR\n"
     );
     std::fs::write(echonet.path("mine"), b"precious").unwrap();
-    let root = echonet.root().to_str().unwrap().to_owned();
-    let ran = echonet.run_bare(&["devnet", "--nodes", "3", "--data", &root]);
+    let root = echonet.path("").to_str().unwrap().to_owned();
+    let ran = echonet.run_bare(&["devnet", "--nodes", "3", "--data", &root], b"");
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("is not empty and holds no development network"), "{}", ran.stderr);
     let data = echonet.data();
-    let ran = echonet.run_bare(&["devnet", "--nodes", "0", "--data", data.to_str().unwrap()]);
+    let ran = echonet.run_bare(&["devnet", "--nodes", "0", "--data", data.to_str().unwrap()], b"");
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("has 1 to 200 nodes, not 0"), "{}", ran.stderr);
 }
