@@ -170,10 +170,10 @@ impl Fetch<'_> {
             None => self.wanted(manifest.root.length)?,
         };
         let reader = Reader { config: fetch_config(params::SEGMENT_BYTES_MAX as u64), ..reader };
-        Ok(done + self.from_holders(&reader, &manifest, wanted, sink, account).await?)
+        Ok(done + self.stream_holders(&reader, &manifest, wanted, sink, account).await?)
     }
 
-    async fn from_holders(
+    async fn stream_holders(
         &self,
         reader: &Reader<'_>,
         manifest: &Manifest,
@@ -196,7 +196,8 @@ impl Fetch<'_> {
     fn wanted(&self, length: u64) -> Result<Range<u64>, FetchError> {
         match self.range {
             None => Ok(0..length),
-            Some((start, end)) if start <= end && end <= length => Ok(start..end),
+            // A reader may not know the length: what lies past the end is not asked for.
+            Some((start, end)) if start <= end && start <= length => Ok(start..end.min(length)),
             Some((start, end)) => Err(FetchError::Range { start, end, length }),
         }
     }

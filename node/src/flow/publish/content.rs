@@ -27,7 +27,7 @@ pub(super) enum PackEvent {
     /// A full segment.
     Packed(Packed),
     /// An earlier segment that was leased again.
-    Leased(Held),
+    Leased(Box<Held>),
     /// So many bytes of content have been dealt with.
     Progress(u64),
 }
@@ -160,7 +160,7 @@ impl Packing {
         let length = held.as_ref().map(|held| held.descriptor.length);
         self.leased.insert(segment, length);
         if let Some(held) = held {
-            self.tell(PackEvent::Leased(held))?;
+            self.tell(PackEvent::Leased(Box::new(held)))?;
         }
         Ok(length)
     }

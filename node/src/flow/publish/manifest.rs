@@ -14,7 +14,11 @@ use echonet_protocol::{
     params,
     segment::SegmentId,
 };
-use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 
 use super::{
     ChunkRows, PublishError, RootPlace,
@@ -65,7 +69,7 @@ pub(super) async fn store_all(
     progress: &ProgressSender,
 ) -> Result<Stored, PublishError> {
     let storing = Storing { core, terms, progress };
-    let len = source.len();
+    let len = source.length();
     if len <= params::INLINE_BYTES_MAX as u64 {
         let bytes = inline_bytes(&source, &terms.content)?;
         let root = root(terms.content, len, &request.media_type, ManifestBody::Inline(bytes));
@@ -96,7 +100,7 @@ pub(super) async fn store_all(
 
 fn inline_bytes(source: &Source, content: &ContentId) -> Result<Vec<u8>, PublishError> {
     let hash = ChunkHash(*content.as_bytes());
-    Ok(source.read_chunk(0, usize::try_from(source.len()).unwrap_or(0), &hash)?)
+    Ok(source.read_chunk(0, usize::try_from(source.length()).unwrap_or(0), &hash)?)
 }
 
 /// Content segments that are held, and how the content lies in them.
@@ -159,14 +163,15 @@ impl Storing<'_> {
         let pack = tokio::task::spawn_blocking(move || packing.run(&reading));
         let mut content = Content::default();
         let mut names: BTreeMap<usize, SegmentId> = BTreeMap::new();
-        let mut storing: JoinSet<Result<(usize, Held), PublishError>> = JoinSet::new();
-        let total = source.len();
+        let mut storing: JoinSet<Numbered> = JoinSet::new();
+        let total = source.length();
         loop {
             let has_room = storing.len() < SEGMENTS_AT_ONCE;
             tokio::select! {
                 event = packed.recv(), if has_room => match event {
                     Some(PackEvent::Packed(packed)) => self.begin(packed, &mut storing),
                     Some(PackEvent::Leased(held)) => {
+                        let held = *held;
                         content.held.insert(held.descriptor.segment_id(), held);
                     }
                     Some(PackEvent::Progress(done)) => {
@@ -185,7 +190,7 @@ impl Storing<'_> {
         Ok(content)
     }
 
-    fn begin(&self, packed: Packed, storing: &mut JoinSet<Result<(usize, Held), PublishError>>) {
+    fn begin(&self, packed: Packed, storing: &mut JoinSet<Numbered>) {
         let (core, terms) = (Arc::clone(self.core), self.terms.clone());
         storing.spawn(async move {
             let Packed { number, bytes, chunks } = packed;
@@ -259,9 +264,12 @@ impl Storing<'_> {
     }
 }
 
+/// A segment that was stored, by its number.
+type Numbered = Result<(usize, Held), PublishError>;
+
 /// Takes in a segment that was stored, or the reason why one was not.
 fn take(
-    done: Option<Result<Result<(usize, Held), PublishError>, tokio::task::JoinError>>,
+    done: Option<Result<Numbered, JoinError>>,
     names: &mut BTreeMap<usize, SegmentId>,
     held: &mut BTreeMap<SegmentId, Held>,
 ) -> Result<(), PublishError> {

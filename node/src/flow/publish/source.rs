@@ -18,7 +18,7 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a source cannot be read as what it was.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
+pub enum SourceError {
     /// It is not what it was when it was hashed.
     #[error(
         "file changed while publishing: {path} no longer has the bytes that were hashed ({detail}); \
@@ -76,14 +76,8 @@ impl Source {
 
     /// Bytes of content.
     #[must_use]
-    pub(super) const fn len(&self) -> u64 {
+    pub(super) const fn length(&self) -> u64 {
         self.len
-    }
-
-    /// Whether the content is empty.
-    #[must_use]
-    pub(super) const fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     fn changed(&self, detail: String) -> SourceError {
