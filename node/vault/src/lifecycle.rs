@@ -59,7 +59,7 @@ impl Writer {
         drop(index);
         self.core.volume_bytes.fetch_add(FIRST_RECORD_AT, Ordering::AcqRel);
         self.cut = None;
-        self.active = Some(Active { volume, synced: FIRST_RECORD_AT });
+        self.active = Some(Active { volume, synced: FIRST_RECORD_AT, damaged: false });
         Ok(())
     }
 
@@ -69,7 +69,10 @@ impl Writer {
         let (volume, start) = (Arc::clone(&active.volume), active.synced);
         let header = volume.header;
         let list_max = VaultConfig::footer_list_max(header.len_max) as usize;
-        let list = footer_list(&volume, FIRST_RECORD_AT, start, list_max);
+        let list = match active.damaged {
+            true => Vec::new(),
+            false => footer_list(&volume, FIRST_RECORD_AT, start, list_max),
+        };
         let draft = Draft {
             kind: Kind::Footer,
             key: Key { segment: [0; 32], index: 0 },

@@ -166,17 +166,14 @@ impl Replay<'_> {
             }
             return Ok(());
         }
-        let mut walker = Walker::new(Arc::clone(&scanned.volume), start, footer.at);
-        while let Some(found) = walker.step() {
-            match found {
-                Found::Record(head, state) => self.apply(&head, &state)?,
-                other => self.report.damaged.push(damage_of(scanned, &other)),
-            }
-        }
+        // No list: it was too long (then there are few shards to read), or the volume was damaged
+        // when it was sealed; then a record with a valid header may have torn bytes, and must not
+        // hide an older copy.
+        self.walk_checked(scanned, start, footer.at, false)?;
         Ok(())
     }
 
-    /// Reads everything of a volume that was not sealed. Returns where what counts of it ends, and
+    /// Reads everything of a volume whose footer lists nothing. Returns where what counts of it ends, and
     /// whether there is damage before that. A torn end must not stay: its headers may be valid, and
     /// a sealed volume is hopped without reading the shards.
     fn walk_checked(

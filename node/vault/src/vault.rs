@@ -477,12 +477,13 @@ fn start_writer(
     let mut active = None;
     if let (Tail::Open(at) | Tail::Seal(at), Some(last)) = (tail, last) {
         let at = crate::bytes_io::align(at);
+        let damaged = matches!(tail, Tail::Seal(_));
         if last.size != at {
             let doing = "cutting off a torn write";
             last.volume.file.set_len(at).map_err(io_error(doing))?;
             bytes = bytes - last.size + at;
         }
-        active = Some(Active { volume: Arc::clone(&last.volume), synced: at });
+        active = Some(Active { volume: Arc::clone(&last.volume), synced: at, damaged });
     }
     core.volume_bytes.fetch_add(bytes, Ordering::AcqRel);
     let next_number = scan.next_number;

@@ -23,6 +23,8 @@ pub(crate) struct Active {
     pub(crate) volume: Arc<VolumeFile>,
     /// Everything before it is durable.
     pub(crate) synced: u64,
+    /// Damage was found in it: its footer lists nothing, so that it is read whole when it matters.
+    pub(crate) damaged: bool,
 }
 
 impl Active {

@@ -512,8 +512,37 @@ fn random_operations_with_crashes_keep_every_promise() {
     }
 }
 
+/// A group that a full disk took only in part, refused, and then a power failure: nothing of it
+/// may come back.
+fn refused_group_stays_refused(seed: u64, ignored: Option<SyncSite>) -> Checked {
+    let mut world = World::new(seed, ignored)?;
+    let vault = world.vault()?;
+    // Room for half of the group, and a disk that does not tell.
+    world.machine.set_capacity(world.machine.used() + 30_000, false);
+    let requests = (0..NUMBERS).filter_map(|n| world.request(&vault, n, lease(n, 0, 9)));
+    if vault.put_many(requests.collect()).iter().any(Result::is_ok) {
+        return Err("more was stored than fits".to_owned());
+    }
+    drop(vault);
+    world.machine.crash();
+    world.machine.set_capacity(u64::MAX, true);
+    world.reopen()
+}
+
+#[test]
+fn a_group_refused_by_a_full_disk_never_comes_back() {
+    for seed in 0..50 {
+        if let Err(violation) = refused_group_stays_refused(seed, None) {
+            panic!("seed {seed}: {violation}");
+        }
+    }
+}
+
 /// Whether some seed finds that a sync is missing.
 fn is_missed(site: SyncSite) -> bool {
+    if (0..50).any(|seed| refused_group_stays_refused(seed, Some(site)).is_err()) {
+        return true;
+    }
     (0..SEEDS).any(|seed| World::run(seed, Some(site)).is_err())
 }
 
