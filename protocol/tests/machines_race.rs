@@ -51,6 +51,9 @@ fn two_race_and_the_first_verified_wins() {
     ];
     assert_eq!(outputs(&mut race), expected);
     assert_eq!(race.timeout(), None);
+    // The other one verified, too, but too late: one is enough.
+    race.handle(Millis(10), RaceInput::Verified { manifest: manifest(0) });
+    assert_eq!(outputs(&mut race), []);
 }
 
 #[test]
