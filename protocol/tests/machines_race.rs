@@ -51,6 +51,9 @@ fn two_race_and_the_first_verified_wins() {
     ];
     assert_eq!(outputs(&mut race), expected);
     assert_eq!(race.timeout(), None);
+    // The other one verified, too, but too late: one is enough.
+    race.handle(Millis(10), RaceInput::Verified { manifest: manifest(0) });
+    assert_eq!(outputs(&mut race), []);
 }
 
 #[test]
@@ -136,6 +139,35 @@ fn the_mib_is_in_the_content_and_not_foreseeable() {
     assert_eq!(seeds.len(), 2);
 }
 
+/// What trying a manifest of the flood leads to; none: nothing, ever.
+fn answer(draws: &mut Draws, tried: ManifestHash, good: u64) -> Option<RaceInput> {
+    let manifest = tried;
+    if tried == self::manifest(good) {
+        return Some(RaceInput::Verified { manifest });
+    }
+    match draws.below(3) {
+        0 => Some(RaceInput::Bad { manifest, reason: "bad".into() }),
+        1 => Some(RaceInput::Unavailable { manifest, reason: "gone".into() }),
+        _ => None,
+    }
+}
+
+/// Announcements of the first second, then the end of the search.
+fn flood(
+    draws: &mut Draws,
+    count: u64,
+    good: u64,
+    good_trust: Trust,
+) -> BTreeMap<(Millis, u64), RaceInput> {
+    let mut events = BTreeMap::new();
+    for number in 0..count {
+        let trust = if number == good { good_trust } else { Trust::Stranger };
+        events.insert((Millis(draws.below(1_000)), number), found(number, 1, trust));
+    }
+    events.insert((Millis(1_000), 0), RaceInput::SearchOver);
+    events
+}
+
 /// Floods of bad manifests, with perhaps a good one among them.
 #[test]
 fn in_any_flood_only_the_good_one_is_believed() {
@@ -149,12 +181,7 @@ fn in_any_flood_only_the_good_one_is_believed() {
         let good = draws.below(count + 10);
         let trusted = draws.below(2) == 0;
         let good_trust = if trusted { Trust::Known } else { Trust::Stranger };
-        let mut events = BTreeMap::<(Millis, u64), RaceInput>::new();
-        for number in 0..count {
-            let trust = if number == good { good_trust } else { Trust::Stranger };
-            events.insert((Millis(draws.below(1_000)), number), found(number, 1, trust));
-        }
-        events.insert((Millis(1_000), 0), RaceInput::SearchOver);
+        let mut events = flood(&mut draws, count, good, good_trust);
         let (mut now, mut sequence) = (Millis(0), 1_000);
         let mut trying = BTreeSet::new();
         let end = 'run: loop {
@@ -163,15 +190,7 @@ fn in_any_flood_only_the_good_one_is_believed() {
                     RaceOutput::Try { manifest, .. } => {
                         assert!(trying.insert(manifest) && trying.len() <= config.parallel_max);
                         sequence += 1;
-                        let input = if manifest == self::manifest(good) {
-                            RaceInput::Verified { manifest }
-                        } else {
-                            match draws.below(3) {
-                                0 => RaceInput::Bad { manifest, reason: "bad".into() },
-                                1 => RaceInput::Unavailable { manifest, reason: "gone".into() },
-                                _ => continue,
-                            }
-                        };
+                        let Some(input) = answer(&mut draws, manifest, good) else { continue };
                         events.insert((now.after(1 + draws.below(2_000)), sequence), input);
                     }
                     RaceOutput::Cancel { manifest } => assert!(trying.remove(&manifest)),

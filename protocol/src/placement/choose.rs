@@ -4,10 +4,15 @@
 //! swapping; where a rule is still broken and might not have to be, by a search
 //! that is exact for small networks and bounded for large ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::rules::{Member, Penalty, Rules, Tally};
 
+/// Exchanges of one holder for another, at most.
+const EXCHANGES_MAX: u32 = 100;
+/// The last of this many that were exchanged, in or out, stay as they are, so
+/// that exchanges lead away from a set that no single one makes better.
+const SETTLED_MAX: usize = 10;
 /// Steps of the exact search, at most.
 const SEARCH_STEPS_MAX: u32 = 20_000;
 
@@ -32,10 +37,9 @@ impl Choice<'_> {
     pub(super) fn solve(&self) -> Chosen {
         let mut tally = Tally::new(self.rules);
         self.fixed.iter().for_each(|&at| tally.add(&self.members[at]));
-        let mut picked = self.greedy(&mut tally);
+        let picked = self.greedy(&mut tally);
         let least = self.least();
-        while tally.penalty() > least && self.swap(&mut tally, &mut picked) {}
-        let penalty = tally.penalty();
+        let (penalty, picked) = self.exchange(&mut tally, picked, least);
         let mut best = Chosen { picked: picked.into_iter().collect(), penalty };
         if penalty > least {
             self.search(least, &mut best);
@@ -86,27 +90,55 @@ impl Choice<'_> {
         penalty
     }
 
-    /// Makes the best exchange of one for another; false when none helps. The
-    /// penalty falls with every exchange, so this comes to an end.
-    fn swap(&self, tally: &mut Tally<'_>, picked: &mut BTreeSet<usize>) -> bool {
-        let mut best = (tally.penalty(), None);
-        // Least preferred out first, most preferred in first.
-        for &out in picked.iter().rev() {
+    /// Exchanges one for another, always the best that was not just exchanged,
+    /// even where that is worse for now; gives the best set met.
+    fn exchange(
+        &self,
+        tally: &mut Tally<'_>,
+        mut picked: BTreeSet<usize>,
+        least: Penalty,
+    ) -> (Penalty, BTreeSet<usize>) {
+        let mut best = (tally.penalty(), picked.clone());
+        let mut settled = VecDeque::new();
+        for _ in 0..EXCHANGES_MAX {
+            if best.0 == least {
+                break;
+            }
+            let Some((out, rank)) = self.best_exchange(tally, &picked, &settled) else { break };
             tally.remove(self.member(out));
-            for rank in (0..self.order.len()).filter(|rank| !picked.contains(rank)) {
+            tally.add(self.member(rank));
+            picked.remove(&out);
+            picked.insert(rank);
+            settled.extend([out, rank]);
+            settled.drain(..settled.len().saturating_sub(SETTLED_MAX));
+            if tally.penalty() < best.0 {
+                best = (tally.penalty(), picked.clone());
+            }
+        }
+        best
+    }
+
+    /// Which to take out and which to take in: of equally good ones the least
+    /// preferred out, the most preferred in.
+    fn best_exchange(
+        &self,
+        tally: &mut Tally<'_>,
+        picked: &BTreeSet<usize>,
+        settled: &VecDeque<usize>,
+    ) -> Option<(usize, usize)> {
+        let mut best: Option<(Penalty, (usize, usize))> = None;
+        for &out in picked.iter().rev().filter(|rank| !settled.contains(rank)) {
+            tally.remove(self.member(out));
+            let free = (0..self.order.len()).filter(|r| !picked.contains(r));
+            for rank in free.filter(|rank| !settled.contains(rank)) {
                 let penalty = self.with(tally, rank);
-                if penalty < best.0 {
-                    best = (penalty, Some((out, rank)));
+                if best.is_none_or(|(least, _)| penalty < least) {
+                    best = Some((penalty, (out, rank)));
                 }
             }
             tally.add(self.member(out));
         }
-        let Some((out, rank)) = best.1 else { return false };
-        tally.remove(self.member(out));
-        tally.add(self.member(rank));
-        picked.remove(&out);
-        picked.insert(rank);
-        true
+        best.map(|(_, exchange)| exchange)
     }
 
     /// Branch and bound over all choices, in order of preference.
