@@ -32,8 +32,9 @@ pub const MANIFEST_PAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// Content bytes that one manifest page describes at most.
 pub const PAGE_CONTENT_BYTES: u64 = 1 << 30;
-/// Content length that a manifest may claim at most: 8 TiB, 8192 pages.
-pub const CONTENT_BYTES_MAX: u64 = 8 << 40;
+/// Content length that a manifest may claim at most: 4 TiB, 4096 pages. Each takes
+/// 180 bytes of the root page (its reference and a node of the tree above).
+pub const CONTENT_BYTES_MAX: u64 = 4 << 40;
 
 /// Most bytes of a segment.
 pub const SEGMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -72,5 +73,6 @@ const _: () = {
     assert!(RESPONSE_BYTES_MAX >= BATCH_BYTES_MAX + PLACEMENT_RECORD_BYTES_MAX);
     assert!(MANIFEST_PAGE_BYTES_MAX <= SEGMENT_BYTES_MAX);
     assert!(INLINE_BYTES_MAX < MANIFEST_PAGE_BYTES_MAX);
-    assert!(CONTENT_BYTES_MAX / PAGE_CONTENT_BYTES == 8192);
+    assert!(CONTENT_BYTES_MAX / PAGE_CONTENT_BYTES == 4096);
+    assert!(180 * 4096 + INLINE_BYTES_MAX < MANIFEST_PAGE_BYTES_MAX);
 };
