@@ -52,6 +52,8 @@ pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const NODE_ADDRS_MAX: usize = 8;
 /// Bytes of a label (region, datacenter, operator, rack) at most.
 pub const LABEL_BYTES_MAX: usize = 64;
+/// Relays in a node descriptor at most.
+pub const NODE_RELAYS_MAX: usize = 2;
 /// Bytes of a relay URL at most.
 pub const RELAY_URL_BYTES_MAX: usize = 256;
 
@@ -59,8 +61,13 @@ pub const RELAY_URL_BYTES_MAX: usize = 256;
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a response frame at most.
 pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Items (keys, records, shards, descriptors) in one message at most.
+/// Items (keys, records, shards, descriptors) in one request at most, and in the
+/// answer that lists them in the same order.
 pub const BATCH_ITEMS_MAX: usize = 64;
+/// Items of any list in a message, beyond which it is not read at all: what a
+/// receiver may be made to allocate. Only `Records` needs more than a batch
+/// (several publishers per id).
+pub const LIST_ITEMS_MAX: usize = 4096;
 /// Bytes of records in one response at most; the rest is asked for again.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an explanation at most.
