@@ -288,7 +288,7 @@ fn a_content_has_one_name() {
     let id = ContentId::of(b"hello");
     let text = id.to_string();
     let base16 = format!("f01551e20{}", id.0.to_hex());
-    let cid = data_encoding::HEXLOWER.decode(base16[1..].as_bytes()).unwrap();
+    let cid = data_encoding::HEXLOWER.decode(&base16.as_bytes()[1..]).unwrap();
     let with_more = [&cid[..], &[0; 5]].concat();
     let with_more = data_encoding::BASE32_NOPAD.encode(&with_more).to_lowercase();
     for other in [
