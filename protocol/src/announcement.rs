@@ -67,10 +67,10 @@ impl Location {
     /// # Errors
     /// What does not hold.
     pub fn check(&self) -> Result<(), String> {
-        let end = self.offset as usize + self.length as usize;
+        let end = u64::from(self.offset) + u64::from(self.length);
         ensure(
             (1..=params::MANIFEST_PAGE_BYTES_MAX).contains(&(self.length as usize))
-                && end <= params::SEGMENT_BYTES_MAX,
+                && end <= params::SEGMENT_BYTES_MAX as u64,
             || format!("page at {}+{} is out of bounds", self.offset, self.length),
         )
     }

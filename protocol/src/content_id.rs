@@ -13,7 +13,7 @@ use crate::bytes::fixed_bytes;
 const RAW: u64 = 0x55;
 /// Multihash code of BLAKE3 with 32 bytes.
 const BLAKE3: u64 = 0x1e;
-/// Longest text that is looked at: `echo:` and the longest multibase form.
+/// Longest text that is looked at; the longest that can be right has 69 bytes.
 const TEXT_BYTES_MAX: usize = 128;
 
 /// BLAKE3 root hash of a content's bytes.
@@ -94,7 +94,10 @@ impl FromStr for ContentId {
             return Err(error("a CID, but not of raw bytes under BLAKE3"));
         }
         let hash = cid.hash().digest().try_into().map_err(|_| error("its hash is not 32 bytes"))?;
-        Ok(Self::new(hash))
+        let id = Self::new(hash);
+        // The crate also takes other bases, paths before and bytes behind: one
+        // content must have one name, and a slip of the pen none.
+        if id.to_string() == bare { Ok(id) } else { Err(error("a CID, but not in its one form")) }
     }
 }
 

@@ -65,10 +65,10 @@ record!(Lease, "lease", params::RECORD_BYTES_MAX, signer: owner, check: |l| {
 });
 
 impl Lease {
-    /// Epochs of the term.
+    /// Epochs of the term; 0 for a lease that was not checked and has none.
     #[must_use]
     pub const fn term(&self) -> u64 {
-        self.until.0 - self.from.0
+        self.until.0.saturating_sub(self.from.0)
     }
 }
 

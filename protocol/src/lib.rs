@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod identity;
 pub mod inconsistency;
 pub mod lease;
+mod list;
 pub mod machine;
 pub mod manifest;
 pub mod message;

@@ -140,6 +140,10 @@ impl ManifestRoot {
             format!("length {} is over {}", self.length, params::CONTENT_BYTES_MAX)
         })?;
         ensure(self.media_type.len() <= MEDIA_TYPE_BYTES_MAX, || "media type too long".into())?;
+        // It ends up in HTTP headers and on terminals.
+        ensure(self.media_type.bytes().all(|b| (0x20..0x7f).contains(&b)), || {
+            "media type is not plain text".into()
+        })?;
         match &self.body {
             ManifestBody::Inline(bytes) => {
                 ensure(bytes.len() <= params::INLINE_BYTES_MAX, || "too much inline".into())?;
@@ -188,6 +192,7 @@ impl ManifestPage {
         ensure(self.v == params::FORMAT_VERSION, || format!("version {} unknown", self.v))?;
         ensure(self.content == root.content, || format!("describes {}", self.content))?;
         ensure(self.index == index, || format!("is page {}, not {index}", self.index))?;
+        ensure(root.page_length(index) > 0, || format!("there is no page {index}"))?;
         ensure(u64::from(self.length) == root.page_length(index), || {
             format!("describes {} bytes, not {}", self.length, root.page_length(index))
         })?;
@@ -201,8 +206,8 @@ impl Extent {
     fn check(&self, segments: usize) -> Result<(), String> {
         let wrong = |what: &str| format!("a chunk {what}");
         ensure((self.segment as usize) < segments, || wrong("in an unlisted segment"))?;
-        let end = self.offset as usize + self.stored as usize;
-        ensure(self.stored >= 1 && end <= params::SEGMENT_BYTES_MAX, || {
+        let end = u64::from(self.offset) + u64::from(self.stored);
+        ensure(self.stored >= 1 && end <= params::SEGMENT_BYTES_MAX as u64, || {
             wrong("outside of its segment")
         })?;
         ensure((1..=params::CHUNK_BYTES_MAX).contains(&(self.plain as usize)), || {

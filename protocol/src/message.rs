@@ -3,7 +3,7 @@
 //!
 //! Bulk bytes never ride in a message; they follow it on the same stream.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     content_id::ContentId,
     identity::{NodeId, Signed},
     lease::{Grant, Lease, LeaseEnd, Receipt},
+    list,
     network::NetworkId,
     node_descriptor::NodeDescriptor,
     params,
@@ -51,11 +52,13 @@ pub enum Request {
         /// Which kind.
         kind: RecordKind,
         /// At most [`params::BATCH_ITEMS_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         ids: Vec<[u8; 32]>,
     },
     /// Keep these records; encoded signed records.
     PutRecords {
         /// Kind and bytes, at most [`params::BATCH_ITEMS_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         records: Vec<(RecordKind, ByteBuf)>,
     },
     /// Keep this shard. After [`Response::Ready`] its bytes follow.
@@ -86,16 +89,19 @@ pub enum Request {
     /// whole term. Encoded placement records.
     Seal {
         /// At most [`params::BATCH_ITEMS_MAX`] and [`params::BATCH_BYTES_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         placements: Vec<ByteBuf>,
     },
     /// These leases of mine are over.
     EndLeases {
         /// At most [`params::BATCH_ITEMS_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         ends: Vec<Signed<LeaseEnd>>,
     },
     /// Which of these shards do you have?
     HasShards {
         /// At most [`params::BATCH_ITEMS_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         shards: Vec<(SegmentId, u8)>,
     },
     /// A range of a shard, as a verified slice; its bytes follow
@@ -127,6 +133,7 @@ pub enum Request {
         /// The content.
         content: ContentId,
         /// The segments to check rows of; at most [`params::BATCH_ITEMS_MAX`].
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         segments: Vec<SegmentId>,
         /// How many MiB of content to read through random k-subsets.
         mib: u32,
@@ -174,6 +181,7 @@ pub enum Response {
     /// Answer to [`Request::Members`].
     Members {
         /// In ascending order of NodeID.
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         descriptors: Vec<Signed<NodeDescriptor>>,
         /// Whether there are more after the last.
         more: bool,
@@ -182,13 +190,17 @@ pub enum Response {
     /// were looked at (the rest is to be asked for again).
     Records {
         /// Encoded signed records.
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
         records: Vec<ByteBuf>,
         /// Ids looked at, from the first.
         looked_at: u16,
     },
     /// Answer to [`Request::PutRecords`]: per record, none when kept, else why
     /// not.
-    Put(Vec<Option<String>>),
+    Put(
+        #[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")]
+        Vec<Option<String>>,
+    ),
     /// To [`Request::StoreShard`]: send the shard's bytes. To [`Request::CheckLive`]: begun, the
     /// answer follows on this stream.
     Ready,
@@ -198,7 +210,7 @@ pub enum Response {
     /// effect, durably.
     Done(u16),
     /// Answer to [`Request::HasShards`], in the order asked.
-    Has(Vec<bool>),
+    Has(#[serde(deserialize_with = "list::bounded::<{ params::LIST_ITEMS_MAX }, _, _>")] Vec<bool>),
     /// The encoded slice follows.
     Slice {
         /// Bytes of the shard or content.
@@ -286,17 +298,20 @@ pub enum MessageError {
     Malformed(String),
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, MessageError> {
+fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, MessageError> {
     if bytes.len() > max {
         return Err(MessageError::TooLong { len: bytes.len(), max });
     }
     let (message, rest) =
         postcard::take_from_bytes(bytes).map_err(|e| MessageError::Malformed(e.to_string()))?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(MessageError::Malformed(format!("{} bytes too many", rest.len())))
+    if !rest.is_empty() {
+        return Err(MessageError::Malformed(format!("{} bytes too many", rest.len())));
     }
+    // Postcard itself takes numbers with needless bytes.
+    if encode(&message) != bytes {
+        return Err(MessageError::Malformed("not in its shortest form".to_owned()));
+    }
+    Ok(message)
 }
 
 /// Reads a request frame.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::{NodeId, ensure, record},
+    list,
     network::NetworkId,
     params,
     time::Epoch,
@@ -93,6 +94,7 @@ pub struct NodeDescriptor {
     #[serde(with = "addr_text")]
     pub addrs: Vec<SocketAddr>,
     /// Relay URLs, at most 2.
+    #[serde(deserialize_with = "list::bounded::<{ params::NODE_RELAYS_MAX }, _, _>")]
     pub relays: Vec<String>,
     /// The epoch it joined in; placement hashes the beacon of the one after.
     pub joined: Epoch,
@@ -123,7 +125,7 @@ impl NodeDescriptor {
         let unusable =
             |a: &&SocketAddr| a.port() == 0 || a.ip().is_unspecified() || a.ip().is_multicast();
         ensure(!self.addrs.iter().any(|a| unusable(&a)), || "an unusable address".into())?;
-        ensure(self.relays.len() <= 2, || "too many relays".into())?;
+        ensure(self.relays.len() <= params::NODE_RELAYS_MAX, || "too many relays".into())?;
         ensure(self.relays.iter().all(|r| r.len() <= params::RELAY_URL_BYTES_MAX), || {
             "a relay URL is too long".into()
         })?;
@@ -142,7 +144,9 @@ impl NodeDescriptor {
 mod addr_text {
     use std::net::SocketAddr;
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::{Deserializer, Serializer, de::Error};
+
+    use crate::{list, params};
 
     pub(super) fn serialize<S: Serializer>(addrs: &[SocketAddr], s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(addrs.iter().map(ToString::to_string))
@@ -151,7 +155,7 @@ mod addr_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         d: D,
     ) -> Result<Vec<SocketAddr>, D::Error> {
-        let texts = Vec::<String>::deserialize(d)?;
+        let texts: Vec<String> = list::bounded::<{ params::NODE_ADDRS_MAX }, _, _>(d)?;
         texts.iter().map(|t| t.parse().map_err(D::Error::custom)).collect()
     }
 }

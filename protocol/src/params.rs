@@ -32,8 +32,9 @@ pub const MANIFEST_PAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// Content bytes that one manifest page describes at most.
 pub const PAGE_CONTENT_BYTES: u64 = 1 << 30;
-/// Content length that a manifest may claim at most: 8 TiB, 8192 pages.
-pub const CONTENT_BYTES_MAX: u64 = 8 << 40;
+/// Content length that a manifest may claim at most: 4 TiB, 4096 pages. Each takes
+/// 180 bytes of the root page (its reference and a node of the tree above).
+pub const CONTENT_BYTES_MAX: u64 = 4 << 40;
 
 /// Most bytes of a segment.
 pub const SEGMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -51,6 +52,8 @@ pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const NODE_ADDRS_MAX: usize = 8;
 /// Bytes of a label (region, datacenter, operator, rack) at most.
 pub const LABEL_BYTES_MAX: usize = 64;
+/// Relays in a node descriptor at most.
+pub const NODE_RELAYS_MAX: usize = 2;
 /// Bytes of a relay URL at most.
 pub const RELAY_URL_BYTES_MAX: usize = 256;
 
@@ -58,8 +61,13 @@ pub const RELAY_URL_BYTES_MAX: usize = 256;
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a response frame at most.
 pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Items (keys, records, shards, descriptors) in one message at most.
+/// Items (keys, records, shards, descriptors) in one request at most, and in the
+/// answer that lists them in the same order.
 pub const BATCH_ITEMS_MAX: usize = 64;
+/// Items of any list in a message, beyond which it is not read at all: what a
+/// receiver may be made to allocate. Only `Records` needs more than a batch
+/// (several publishers per id).
+pub const LIST_ITEMS_MAX: usize = 4096;
 /// Bytes of records in one response at most; the rest is asked for again.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an explanation at most.
@@ -72,5 +80,6 @@ const _: () = {
     assert!(RESPONSE_BYTES_MAX >= BATCH_BYTES_MAX + PLACEMENT_RECORD_BYTES_MAX);
     assert!(MANIFEST_PAGE_BYTES_MAX <= SEGMENT_BYTES_MAX);
     assert!(INLINE_BYTES_MAX < MANIFEST_PAGE_BYTES_MAX);
-    assert!(CONTENT_BYTES_MAX / PAGE_CONTENT_BYTES == 8192);
+    assert!(CONTENT_BYTES_MAX / PAGE_CONTENT_BYTES == 4096);
+    assert!(180 * 4096 + INLINE_BYTES_MAX < MANIFEST_PAGE_BYTES_MAX);
 };

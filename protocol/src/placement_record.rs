@@ -175,13 +175,14 @@ impl PlacementRecord {
     }
 
     /// Whether this is a valid next version of `before`: signed by
-    /// max(k, floor(n/2)+1) of its holders (design 8).
+    /// max(k, floor(n/2)+1) of its holders (design 8). Both must have been
+    /// verified: no signature is looked at here.
     ///
     /// # Errors
     /// What does not hold.
     pub fn verify_successor(&self, before: &Self) -> Result<(), String> {
         let (new, old) = (&self.body, &before.body);
-        ensure(new.version == old.version + 1, || "not the next version".into())?;
+        ensure(old.version.checked_add(1) == Some(new.version), || "not the next version".into())?;
         ensure(new.previous == Some(identity::record_hash(old)), || "another previous".into())?;
         ensure(new.owner == old.owner && new.descriptor == old.descriptor, || {
             "another segment or owner".into()
@@ -189,7 +190,8 @@ impl PlacementRecord {
         let holders: BTreeSet<_> = old.receipts.iter().map(|r| r.body.holder).collect();
         let scheme = old.descriptor.scheme;
         let quorum = (scheme.k as usize).max(scheme.n() / 2 + 1);
-        let signers = self.signatures.iter().filter(|s| holders.contains(&s.signer)).count();
+        let signers: BTreeSet<_> = self.signatures.iter().map(|s| s.signer).collect();
+        let signers = signers.intersection(&holders).count();
         ensure(signers >= quorum, || format!("{signers} of {quorum} needed holders signed"))
     }
 }

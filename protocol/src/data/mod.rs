@@ -50,9 +50,9 @@ pub const PAGE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Groups in a full page.
 pub const PAGE_GROUPS: u64 = PAGE_BYTES / GROUP_BYTES;
 
-/// Content is never longer than this (8 TiB), so the root part of an outboard stays within
-/// 512 KiB and fits into a root page.
-pub const CONTENT_BYTES_MAX: u64 = 1 << 43;
+/// Content is never longer than this (4 TiB), so the root part of an outboard stays within
+/// 256 KiB and fits into a root page beside the references to 4,096 pages.
+pub const CONTENT_BYTES_MAX: u64 = 1 << 42;
 
 /// The largest group size (as log2 of leaves) of a slice: 1 MiB.
 pub const SLICE_GROUP_LOG_MAX: u8 = 10;
@@ -71,5 +71,6 @@ const _: () = {
     assert!(PAGE_BYTES.is_multiple_of(GROUP_BYTES) && PAGE_GROUPS.is_power_of_two());
     assert!(GROUP_LOG <= SLICE_GROUP_LOG_MAX);
     assert!(CONTENT_BYTES_MAX.is_multiple_of(PAGE_BYTES));
-    assert!((CONTENT_BYTES_MAX / PAGE_BYTES) * (PAIR_BYTES as u64) <= 512 * 1024);
+    assert!((CONTENT_BYTES_MAX / PAGE_BYTES) * (PAIR_BYTES as u64) <= 256 * 1024);
+    assert!(CONTENT_BYTES_MAX == crate::params::CONTENT_BYTES_MAX);
 };

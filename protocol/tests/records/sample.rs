@@ -1,0 +1,274 @@
+//! One small, complete world: a network, an owner, holders, and one of everything that they say.
+
+use std::sync::LazyLock;
+
+use echonet_protocol::{
+    announcement::{Announcement, LiveCheck, Location},
+    bytes::{ManifestHash, Nonce, RecordHash, ShardHash},
+    content_id::ContentId,
+    data::erasure::{ErasureCode, data_shard},
+    identity::{Identity, NodeId, Signed, record_hash, sign_body},
+    lease::{Grant, Lease, LeaseEnd, Receipt},
+    network::{Genesis, NetworkId, Timing, WitnessParams},
+    node_descriptor::{Labels, NodeDescriptor, Roles},
+    placement_record::{Placement, PlacementRecord, PlacementSignature},
+    segment::{Scheme, SegmentDescriptor},
+    time::{Epoch, UnixSeconds},
+};
+
+/// Reproducible bytes: BLAKE3's extendable output of the label.
+pub(crate) fn stream(label: &str, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(label.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// The key whose 32 secret bytes are all `n`.
+pub(crate) fn identity(n: u8) -> Identity {
+    Identity::from_secret(&[n; 32])
+}
+
+/// Who grants.
+pub(crate) fn issuer() -> Identity {
+    identity(1)
+}
+
+/// Who publishes.
+pub(crate) fn owner() -> Identity {
+    identity(2)
+}
+
+/// Who holds the shard of an index.
+pub(crate) fn holder(index: u8) -> Identity {
+    identity(100 + index)
+}
+
+pub(crate) fn genesis() -> Genesis {
+    Genesis {
+        v: 1,
+        name: "vectors".into(),
+        created: UnixSeconds(1_767_225_600),
+        salt: (0..16).collect(),
+        development: true,
+        epoch_s: 3600,
+        segment_bytes: 32 << 20,
+        volume_bytes: 64 << 20,
+        unsealed_epochs: 24,
+        collect_grace_epochs: 24,
+        lease_epochs_max: 8760,
+        free_lease_epochs_max: 168,
+        issuers: vec![issuer().node_id()],
+        timing: Timing { probe_s: 2, suspect_s: 2, grace_s: 10, urgent_s: 5, top_up_s: 20 },
+        witness: WitnessParams {
+            set: vec![],
+            committee_max: 7,
+            drand_chain: String::new(),
+            beacon_key: vec![],
+        },
+    }
+}
+
+pub(crate) fn network() -> NetworkId {
+    static NETWORK: LazyLock<NetworkId> = LazyLock::new(|| genesis().network_id());
+    *NETWORK
+}
+
+/// All shards of a segment.
+pub(crate) fn shards(scheme: Scheme, segment: &[u8]) -> Vec<Vec<u8>> {
+    let (k, m) = (usize::from(scheme.k), usize::from(scheme.m));
+    let mut parity = vec![vec![0; scheme.shard_len(segment.len())]; m];
+    ErasureCode::new(k, m).unwrap().encode(segment, &mut parity).unwrap();
+    (0..k).map(|index| data_shard(segment, k, index).into_owned()).chain(parity).collect()
+}
+
+/// The descriptor of shards that a segment of `length` bytes became.
+pub(crate) fn descriptor_of(
+    scheme: Scheme,
+    length: usize,
+    shards: &[Vec<u8>],
+) -> SegmentDescriptor {
+    let hash = |shard: &Vec<u8>| ShardHash(*blake3::hash(shard).as_bytes());
+    let length = u32::try_from(length).unwrap();
+    SegmentDescriptor { v: 1, scheme, length, shards: shards.iter().map(hash).collect() }
+}
+
+/// A real segment's descriptor: bytes `echonet segment`.
+pub(crate) fn descriptor(k: u8, m: u8, length: usize) -> SegmentDescriptor {
+    let scheme = Scheme::new(k, m).unwrap();
+    let segment = stream("echonet segment", length);
+    descriptor_of(scheme, length, &shards(scheme, &segment))
+}
+
+pub(crate) fn grant() -> Signed<Grant> {
+    let body = Grant {
+        v: 1,
+        network: network(),
+        issuer: issuer().node_id(),
+        owner: owner().node_id(),
+        byte_epochs: 1 << 40,
+        until: Epoch(9000),
+        serial: 7,
+    };
+    Signed::new(&issuer(), body)
+}
+
+/// A lease on the segment that [`placement`] places.
+pub(crate) fn lease(grant: Option<RecordHash>) -> Signed<Lease> {
+    let body = Lease {
+        v: 1,
+        network: network(),
+        segment: placed().segment_id(),
+        owner: owner().node_id(),
+        from: Epoch(100),
+        until: Epoch(268),
+        grant,
+        nonce: Nonce([9; 16]),
+    };
+    Signed::new(&owner(), body)
+}
+
+pub(crate) fn lease_end() -> Signed<LeaseEnd> {
+    let lease = lease(Some(grant().hash()));
+    let body = LeaseEnd {
+        v: 1,
+        network: network(),
+        lease: lease.hash(),
+        segment: lease.body.segment,
+        owner: owner().node_id(),
+    };
+    Signed::new(&owner(), body)
+}
+
+/// The segment that is placed: 2+3 shards of 5,000 bytes.
+pub(crate) fn placed() -> SegmentDescriptor {
+    static PLACED: LazyLock<SegmentDescriptor> = LazyLock::new(|| descriptor(2, 3, 5000));
+    PLACED.clone()
+}
+
+/// The receipt for a shard of [`placed`], by some node.
+pub(crate) fn receipt_by(signer: &Identity, index: u8, placement_version: u64) -> Signed<Receipt> {
+    let (lease, descriptor) = (lease(Some(grant().hash())), placed());
+    let body = Receipt {
+        v: 1,
+        network: network(),
+        lease: lease.hash(),
+        segment: descriptor.segment_id(),
+        index,
+        shard: descriptor.shards[usize::from(index)],
+        length: u32::try_from(descriptor.shard_len()).unwrap(),
+        holder: signer.node_id(),
+        from: lease.body.from,
+        until: lease.body.until,
+        placement_version,
+    };
+    Signed::new(signer, body)
+}
+
+/// The receipt of the usual holder of an index.
+pub(crate) fn receipt(index: u8) -> Signed<Receipt> {
+    receipt_by(&holder(index), index, 1)
+}
+
+/// Version 1 with the shards 0, 1, 2 and 4.
+pub(crate) fn placement() -> PlacementRecord {
+    let body = Placement {
+        v: 1,
+        network: network(),
+        owner: owner().node_id(),
+        descriptor: placed(),
+        version: 1,
+        previous: None,
+        receipts: [0, 1, 2, 4].map(receipt).to_vec(),
+    };
+    PlacementRecord::first(&owner(), body)
+}
+
+/// Version 2: shard 1 moved to another holder.
+pub(crate) fn second_body() -> Placement {
+    let first = placement().body;
+    let previous = Some(record_hash(&first));
+    let mut receipts = first.receipts.clone();
+    receipts[1] = receipt_by(&identity(150), 1, 2);
+    Placement { version: 2, previous, receipts, ..first }
+}
+
+/// A body with signatures, in the order that a record has them.
+pub(crate) fn signed_by(body: Placement, signers: &[Identity]) -> PlacementRecord {
+    let signature = |identity: &Identity| PlacementSignature {
+        signer: identity.node_id(),
+        sig: sign_body(identity, &body),
+    };
+    let mut signatures: Vec<_> = signers.iter().map(signature).collect();
+    signatures.sort_by_key(|s| s.signer);
+    PlacementRecord { body, signatures }
+}
+
+/// Version 2, by the three holders of version 1 that are left.
+pub(crate) fn placement_second() -> PlacementRecord {
+    signed_by(second_body(), &[0, 2, 4].map(holder))
+}
+
+pub(crate) fn location() -> Location {
+    Location { segment: placed().segment_id(), offset: 120, length: 345 }
+}
+
+pub(crate) fn announcement(withdrawn: bool) -> Signed<Announcement> {
+    let body = Announcement {
+        v: 1,
+        network: network(),
+        content: ContentId::of(b"hello"),
+        manifest: ManifestHash([0x4d; 32]),
+        location: location(),
+        publisher: owner().node_id(),
+        sequence: if withdrawn { 2 } else { 1 },
+        expires: UnixSeconds(1_767_830_400),
+        withdrawn,
+    };
+    Signed::new(&owner(), body)
+}
+
+pub(crate) fn live_check() -> Signed<LiveCheck> {
+    let checker = identity(4);
+    let body = LiveCheck {
+        v: 1,
+        network: network(),
+        content: ContentId::of(b"hello"),
+        manifest: ManifestHash([0x4d; 32]),
+        checker: checker.node_id(),
+        at: UnixSeconds(1_767_225_700),
+        segments: vec![placed().segment_id(), descriptor(1, 6, 11).segment_id()],
+        rows: 16,
+        mib: 4,
+    };
+    Signed::new(&checker, body)
+}
+
+pub(crate) fn node_descriptor() -> Signed<NodeDescriptor> {
+    let node = holder(0);
+    let label = str::to_owned;
+    let body = NodeDescriptor {
+        v: 1,
+        network: network(),
+        node: node.node_id(),
+        sequence: 1_767_225_601,
+        roles: Roles::ORIGIN.with(Roles::STORAGE),
+        labels: Labels {
+            region: label("eu"),
+            datacenter: label("eu-1"),
+            rack: String::new(),
+            operator: label("Ann \u{e9}"),
+        },
+        capacity_class: NodeDescriptor::class_of(10 << 30),
+        addrs: vec!["127.1.0.1:4700".parse().unwrap(), "[2001:db8::1]:4700".parse().unwrap()],
+        relays: vec![label("https://relay.example./")],
+        joined: Epoch(3),
+        issues_grants: false,
+        accepts: true,
+    };
+    Signed::new(&node, body)
+}
+
+/// Any node's key.
+pub(crate) fn node_id(n: u8) -> NodeId {
+    identity(n).node_id()
+}
