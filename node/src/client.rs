@@ -491,7 +491,10 @@ async fn within<T>(
 
 fn parse(node: &NodeId, frame: &[u8]) -> Result<Response, CallError> {
     match message::decode_response(frame) {
-        Ok(Response::Refused(refusal)) => Err(CallError::Refused { node: *node, refusal }),
+        // Cut again: the bound on reasons is the sender's word.
+        Ok(Response::Refused(Refusal { code, reason })) => {
+            Err(CallError::Refused { node: *node, refusal: Refusal::new(code, reason) })
+        }
         Ok(Response::Unsupported { max }) => Err(CallError::Senseless {
             node: *node,
             reason: format!("it speaks protocol version {max} at most"),

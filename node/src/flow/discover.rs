@@ -37,6 +37,8 @@ const ROUTE_MS_MAX: u64 = 4_000;
 const ASK_PARALLEL: usize = 32;
 /// Longest wait for one node's records.
 const ASK_MS_MAX: u64 = 3_000;
+/// Valid placement records of one segment that are looked at.
+const PLACEMENTS_MAX: usize = 16;
 /// Valid announcements of one content that are looked at.
 const ANNOUNCEMENTS_MAX: usize = 64;
 
@@ -124,8 +126,9 @@ pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Annou
     newest.into_values().filter(|a| !a.body.withdrawn).collect()
 }
 
-/// Every valid placement record of some segments that can be found: the newest
-/// version of each owner's.
+/// Every valid placement record of some segments that can be found, earlier
+/// versions first. A later version whose predecessors are not at hand proves
+/// little, so it only adds holders to ask, and displaces none.
 pub async fn placements(
     core: &Core,
     segments: &[SegmentId],
@@ -143,10 +146,10 @@ pub async fn placements(
         }
     }
     raw.extend(ask(core, kind, asked).await);
-    newest_placements(core, segments, raw)
+    valid_placements(core, segments, raw)
 }
 
-fn newest_placements(
+fn valid_placements(
     core: &Core,
     segments: &[SegmentId],
     mut raw: Vec<Vec<u8>>,
@@ -154,18 +157,17 @@ fn newest_placements(
     // Many nodes keep the same bytes: verify each once.
     raw.sort_unstable();
     raw.dedup();
-    let mut newest: BTreeMap<(SegmentId, NodeId), PlacementRecord> = BTreeMap::new();
+    let mut found: BTreeMap<SegmentId, Vec<PlacementRecord>> = BTreeMap::new();
     for bytes in raw {
         let Ok(record) = PlacementRecord::decode(&bytes, &core.network) else { continue };
-        let key = (record.body.segment_id(), record.body.owner);
-        let is_newer = newest.get(&key).is_none_or(|old| old.body.version < record.body.version);
-        if is_newer && segments.contains(&key.0) {
-            newest.insert(key, record);
+        let segment = record.body.segment_id();
+        if segments.contains(&segment) {
+            found.entry(segment).or_default().push(record);
         }
     }
-    let mut found: BTreeMap<SegmentId, Vec<PlacementRecord>> = BTreeMap::new();
-    for ((segment, _), record) in newest {
-        found.entry(segment).or_default().push(record);
+    for records in found.values_mut() {
+        records.sort_by_key(|record| record.body.version);
+        records.truncate(PLACEMENTS_MAX);
     }
     found
 }

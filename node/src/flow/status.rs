@@ -71,7 +71,7 @@ async fn segments_of(
 fn page_count(manifest: &Manifest) -> u32 {
     match &manifest.root.body {
         ManifestBody::Inline(_) => 0,
-        // At most 8192: the manifest's bound.
+        // Few thousands at most: the manifest's bound.
         ManifestBody::Paged { pages, .. } => pages.len() as u32,
     }
 }

@@ -304,6 +304,11 @@ fn seal_one(
     record: &PlacementRecord,
     bytes: Vec<u8>,
 ) -> Result<bool, Refusal> {
+    // A later version is made by holders, not handed in by a stranger with one signature.
+    if record.body.version > 1 {
+        let reason = "only version 1 of a placement is sealed; later ones are signed by holders";
+        return Err(refuse(RefusalCode::Invalid, reason));
+    }
     let Some(receipt) = record.body.receipts.iter().find(|r| r.body.holder == own) else {
         return Ok(false);
     };

@@ -134,6 +134,23 @@ fn announcement(
     })
 }
 
+/// A later version replaces an earlier one only if the holders of that one
+/// signed it: else one signature of anybody could displace the owner's record.
+fn check_succession(core: &Core, record: &PlacementRecord) -> Result<(), String> {
+    let body = &record.body;
+    if body.version == 1 {
+        return Ok(());
+    }
+    let key = store_key(core, RecordKind::Placement, &body.segment_id().0);
+    let stored = core.records.get(&key, clock::now().0);
+    let of_owner = stored.iter().find(|r| r.publisher == body.owner.0);
+    let missing = || format!("placement version {} without the one before it", body.version);
+    let before = of_owner.ok_or_else(missing)?;
+    let before =
+        PlacementRecord::decode(&before.bytes, &core.network).map_err(|e| e.to_string())?;
+    record.verify_successor(&before)
+}
+
 fn placement(
     core: &Core,
     prefix: ObservedPrefix,
@@ -141,6 +158,7 @@ fn placement(
     now: UnixSeconds,
 ) -> Result<StoredRecord, String> {
     let record = PlacementRecord::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
+    check_succession(core, &record)?;
     let body = record.body;
     // As long as the last of its receipts.
     let until = body.receipts.iter().map(|r| r.body.until).max().unwrap_or_default();
