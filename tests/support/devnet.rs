@@ -261,7 +261,12 @@ impl Devnet {
         let (mut pid, mut ready) = (None, false);
         while pid.is_none() || !ready {
             let line = lines.recv_timeout(READY_WITHIN);
-            let line = line.unwrap_or_else(|error| panic!("{} is not ready: {error}", node.name));
+            let line = line.unwrap_or_else(|error| {
+                let log = std::fs::read_to_string(node.data.join("restarted.log"));
+                let log = log.unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(20).collect();
+                panic!("{} is not ready: {error}; its log, last line first: {tail:#?}", node.name)
+            });
             pid = pid.or_else(|| line.trim().parse().ok());
             let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
             if value["event"] == "ready" {

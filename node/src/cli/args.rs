@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::EXIT_CODES;
 use crate::{
+    service::{ServiceError, ServiceResult},
     settings::Role,
     units::{ByteSize, parse_time},
 };
@@ -58,6 +59,23 @@ impl Command {
     /// Whether standard output carries content.
     pub(super) fn content_on_stdout(&self) -> bool {
         matches!(self, Self::Get(args) if args.to_stdout())
+    }
+}
+
+/// A ContentID as typed. Parsed after clap, which would repeat all of a wrong one.
+#[derive(Debug, Clone)]
+pub(super) struct WorkName(String);
+
+impl From<&str> for WorkName {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl WorkName {
+    /// The ContentID.
+    pub(super) fn parse(&self) -> ServiceResult<ContentId> {
+        self.0.parse().map_err(|e| ServiceError::new("usage", e))
     }
 }
 
@@ -141,7 +159,7 @@ pub(super) struct PublishArgs {
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
     /// The work: bafkr4i..., or 64 hex digits
-    pub(super) content_id: ContentId,
+    pub(super) content_id: WorkName,
     /// Where to put it; `-` is standard output [default: a file named like the ContentID]
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
@@ -164,7 +182,7 @@ impl GetArgs {
 #[derive(Debug, Args)]
 pub(super) struct WorkArgs {
     /// The work: bafkr4i..., or 64 hex digits
-    pub(super) content_id: ContentId,
+    pub(super) content_id: WorkName,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }
@@ -172,7 +190,7 @@ pub(super) struct WorkArgs {
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// A work, asked of the network; without it, this node
-    pub(super) content_id: Option<ContentId>,
+    pub(super) content_id: Option<WorkName>,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
 }

@@ -22,9 +22,10 @@ use crate::{
 };
 
 pub(super) async fn run(dir: &DataDir, args: GetArgs, output: &Output) -> ServiceResult<()> {
-    let target = (!args.to_stdout()).then(|| target(&args)).transpose()?;
+    let content = args.content_id.parse()?;
+    let target = (!args.to_stdout()).then(|| target(&args, &content)).transpose()?;
     let backend = Backend::connect(dir, &args.network, "get").await?;
-    let fetch = Fetch { backend: &backend, content: args.content_id, output };
+    let fetch = Fetch { backend: &backend, content, output };
     let outcome = match &target {
         None => fetch.to_sink(args.range, Box::new(tokio::io::stdout())).await,
         Some(target) if args.range.is_some() => {
@@ -39,8 +40,8 @@ pub(super) async fn run(dir: &DataDir, args: GetArgs, output: &Output) -> Servic
 }
 
 /// Where the content goes; refused early when something is there already.
-fn target(args: &GetArgs) -> ServiceResult<PathBuf> {
-    let target = args.output.clone().unwrap_or_else(|| args.content_id.to_string().into());
+fn target(args: &GetArgs, content: &ContentId) -> ServiceResult<PathBuf> {
+    let target = args.output.clone().unwrap_or_else(|| content.to_string().into());
     let shown = target.display();
     if target.is_dir() {
         let text = format!("{shown} is a directory: name a file in it with -o");

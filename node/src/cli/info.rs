@@ -19,8 +19,9 @@ use crate::{
 };
 
 pub(super) async fn unpublish(dir: &DataDir, args: WorkArgs, output: &Output) -> ServiceResult<()> {
+    let content = args.content_id.parse()?;
     let backend = Backend::connect(dir, &args.network, "unpublish").await?;
-    let outcome = backend.service().unpublish(args.content_id).await;
+    let outcome = backend.service().unpublish(content).await;
     backend.close().await;
     let work = outcome?;
     output.result("unpublished", &work, || {
@@ -34,8 +35,9 @@ pub(super) async fn unpublish(dir: &DataDir, args: WorkArgs, output: &Output) ->
 }
 
 pub(super) async fn status(dir: &DataDir, args: StatusArgs, output: &Output) -> ServiceResult<()> {
+    let content = args.content_id.map(|name| name.parse()).transpose()?;
     let backend = Backend::connect(dir, &args.network, "status").await?;
-    let outcome = match args.content_id {
+    let outcome = match content {
         Some(content) => backend.service().work_status(content).await.map(|status| {
             output.result("status", &status, || work_words(&status));
         }),

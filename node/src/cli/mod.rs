@@ -123,7 +123,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// Logs go to standard error; more of them from a daemon.
 fn init_logging(command: &Command) {
-    let default = if matches!(command, Command::Node(_)) { "info" } else { "error" };
+    let default = if matches!(command, Command::Node(_)) {
+        "info,libp2p_swarm=warn,libp2p_kad=warn,iroh=error,noq=error"
+    } else {
+        "error"
+    };
     let filter = std::env::var("ECHONET_LOG").ok().filter(|f| !f.is_empty());
     let filter = tracing_subscriber::EnvFilter::new(filter.as_deref().unwrap_or(default));
     tracing_subscriber::fmt()

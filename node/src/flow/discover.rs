@@ -15,6 +15,7 @@ use echonet_protocol::{
     announcement::{Announcement, RecordKind, record_keys},
     content_id::ContentId,
     identity::{NodeId, Signed},
+    node_descriptor::Roles,
     params,
     placement_record::PlacementRecord,
     segment::SegmentId,
@@ -22,8 +23,10 @@ use echonet_protocol::{
 use futures::{StreamExt, stream};
 
 use crate::{
+    client::CallError,
     clock,
     core::Core,
+    members::Reach,
     net::{address::ObservedPrefix, routing::ContentRouting as _},
     serve,
 };
@@ -32,89 +35,172 @@ use crate::{
 /// some will be gone.
 const ASKED_PER_KEY: usize = 2 * params::RECORD_REPLICAS;
 /// Longest wait for the nodes close to a key.
-const ROUTE_MS_MAX: u64 = 4_000;
+const ROUTE_MS_MAX: u64 = 3_000;
 /// Nodes asked at once.
 const ASK_PARALLEL: usize = 32;
 /// Longest wait for one node's records.
-const ASK_MS_MAX: u64 = 3_000;
+const ASK_MS_MAX: u64 = 2_500;
+/// Once every id has a record, so long for records of others.
+const GRACE_MS: u64 = 200;
 /// Valid placement records of one segment that are looked at.
 const PLACEMENTS_MAX: usize = 16;
 /// Valid announcements of one content that are looked at.
 const ANNOUNCEMENTS_MAX: usize = 64;
 
-/// The nodes closest to each of a record's keys, this one included where it
-/// serves.
-async fn responsible(
-    core: &Core,
-    kind: RecordKind,
-    id: &[u8; 32],
-    count: usize,
-) -> BTreeSet<NodeId> {
+type Id = [u8; 32];
+/// Which nodes are asked for which ids.
+type Asked = BTreeMap<NodeId, Vec<Id>>;
+
+/// The known nodes closest to each of a record's keys, without asking anybody.
+/// In a network whose members are all known these are the closest there are.
+fn known(core: &Core, kind: RecordKind, id: &Id, count: usize) -> BTreeSet<NodeId> {
+    let members = core.members.all();
+    let able = members
+        .iter()
+        .filter(|m| m.reach != Reach::Unreachable && m.descriptor.body.roles.has(Roles::STORAGE));
+    let able: Vec<NodeId> = able.map(|m| m.descriptor.body.node).collect();
+    let mut chosen = BTreeSet::new();
+    for key in record_keys(&core.network, kind, id) {
+        let distance = |node: &NodeId| Some((core.routing.distance(&key.0, &node.0).ok()?, *node));
+        let mut ranked: Vec<_> = able.iter().filter_map(distance).collect();
+        ranked.sort_unstable();
+        chosen.extend(ranked.into_iter().take(count).map(|(_, node)| node));
+    }
+    chosen
+}
+
+/// The nodes closest to each of a record's keys, as the router finds them.
+async fn routed(core: &Core, kind: RecordKind, id: &Id, count: usize) -> BTreeSet<NodeId> {
     let keys = record_keys(&core.network, kind, id);
     let patience = Duration::from_millis(ROUTE_MS_MAX);
     let lookups = keys.iter().map(|key| core.routing.closest(key.0, count, patience));
     let found = futures::future::join_all(lookups).await;
-    let mut nodes: BTreeSet<NodeId> = found
-        .into_iter()
-        .filter_map(|nodes| nodes.map_err(|e| tracing::debug!("a lookup failed: {e}")).ok())
-        .flatten()
-        .map(NodeId)
-        .collect();
-    if nodes.is_empty() {
-        // No router yet, or it fails: whoever is known will do, and refuses nothing.
-        nodes.extend(core.members.all().iter().take(3 * count).map(|m| m.descriptor.body.node));
-    }
-    nodes
+    let failed = |e| tracing::debug!("a lookup failed: {e}");
+    let nodes = found.into_iter().filter_map(|nodes| nodes.map_err(failed).ok());
+    nodes.flatten().map(NodeId).collect()
 }
 
-/// Asks nodes for the records of some ids; raw bytes, unverified.
-async fn ask(
-    core: &Core,
-    kind: RecordKind,
-    asked: BTreeMap<NodeId, Vec<[u8; 32]>>,
-) -> Vec<Vec<u8>> {
-    let answers = stream::iter(asked).map(|(node, ids)| async move {
-        let mut found = Vec::new();
-        let mut rest = &ids[..];
-        while !rest.is_empty() {
-            let batch = rest[..rest.len().min(params::BATCH_ITEMS_MAX)].to_vec();
-            let sent = batch.len();
-            let call = core.client.get_records(&node, kind, batch);
-            let answer = tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), call).await;
-            match answer {
-                Ok(Ok((records, looked_at))) if (1..=sent).contains(&looked_at) => {
-                    found.extend(records);
-                    rest = &rest[looked_at..];
-                }
-                Ok(Ok(_)) => break,
-                Ok(Err(e)) => {
-                    tracing::debug!("no records: {e}");
-                    break;
-                }
-                Err(_) => break,
+/// Asks one node for the records of some ids; raw bytes, unverified.
+async fn ask_node(core: &Core, kind: RecordKind, node: NodeId, ids: Vec<Id>) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    let mut rest = &ids[..];
+    while !rest.is_empty() {
+        let batch = rest[..rest.len().min(params::BATCH_ITEMS_MAX)].to_vec();
+        let sent = batch.len();
+        let call = core.client.get_records(&node, kind, batch);
+        match tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), call).await {
+            Ok(Ok((records, looked_at))) if (1..=sent).contains(&looked_at) => {
+                found.extend(records);
+                rest = &rest[looked_at..];
+            }
+            Ok(Err(CallError::Unreachable { .. })) => {
+                core.members.failed(&node, clock::now());
+                break;
+            }
+            _ => break,
+        }
+    }
+    found
+}
+
+/// Collects answers until every wanted id has a valid record and a short grace
+/// has passed, or everybody has answered.
+async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
+    let answers = stream::iter(asked).map(|(node, ids)| ask_node(core, kind, node, ids));
+    let mut answers = answers.buffer_unordered(ASK_PARALLEL);
+    let mut grace = std::pin::pin!(tokio::time::sleep(Duration::MAX));
+    let mut is_closing = false;
+    loop {
+        if search.is_complete() && !is_closing {
+            is_closing = true;
+            grace.set(tokio::time::sleep(Duration::from_millis(GRACE_MS)));
+        }
+        tokio::select! {
+            answer = answers.next() => match answer {
+                Some(records) => search.take(core, kind, records),
+                None => return,
+            },
+            () = &mut grace, if is_closing => return,
+        }
+    }
+}
+
+/// What a search has found so far.
+#[derive(Debug, Default)]
+struct Search {
+    wanted: BTreeSet<Id>,
+    found: BTreeSet<Id>,
+    records: BTreeSet<Vec<u8>>,
+}
+
+impl Search {
+    fn new(ids: impl IntoIterator<Item = Id>) -> Self {
+        Self { wanted: ids.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Keeps what verifies and was asked for.
+    fn take(&mut self, core: &Core, kind: RecordKind, records: Vec<Vec<u8>>) {
+        for bytes in records {
+            // Many nodes keep the same bytes: verify each once.
+            if self.records.contains(&bytes) {
+                continue;
+            }
+            if let Some(id) = record_id(core, kind, &bytes).filter(|id| self.wanted.contains(id)) {
+                self.found.insert(id);
+                self.records.insert(bytes);
             }
         }
-        found
-    });
-    let own = answers.buffer_unordered(ASK_PARALLEL);
-    own.collect::<Vec<_>>().await.into_iter().flatten().collect()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.found.len() == self.wanted.len()
+    }
+
+    fn missing(&self) -> Vec<Id> {
+        self.wanted.difference(&self.found).copied().collect()
+    }
+}
+
+/// Searches for the records of some ids: first among the known nodes, then, for
+/// what these do not have, where the router leads.
+async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> BTreeSet<Vec<u8>> {
+    let mut search = Search::new(ids);
+    let own = search.missing();
+    search.take(
+        core,
+        kind,
+        own.iter().flat_map(|id| serve::records::local(core, kind, id)).collect(),
+    );
+    let mut asked = Asked::new();
+    for id in &search.wanted {
+        for node in known(core, kind, id, ASKED_PER_KEY) {
+            asked.entry(node).or_default().push(*id);
+        }
+    }
+    let before: BTreeSet<NodeId> = asked.keys().copied().collect();
+    ask(core, kind, asked, &mut search).await;
+    let routes = stream::iter(search.missing())
+        .map(|id| async move { (id, routed(core, kind, &id, ASKED_PER_KEY).await) });
+    let mut asked = Asked::new();
+    for (id, nodes) in routes.buffer_unordered(8).collect::<Vec<_>>().await {
+        for node in nodes.difference(&before) {
+            asked.entry(*node).or_default().push(id);
+        }
+    }
+    ask(core, kind, asked, &mut search).await;
+    search.records
 }
 
 /// Every valid announcement of a content that can be found, newest of each
 /// publisher.
 pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Announcement>> {
-    let kind = RecordKind::Announcement;
-    let id = content.as_bytes();
-    let nodes = responsible(core, kind, id, ASKED_PER_KEY).await;
-    let asked = nodes.into_iter().map(|node| (node, vec![*id])).collect();
-    let mut raw = serve::records::local(core, kind, id);
-    raw.extend(ask(core, kind, asked).await);
+    let found = search(core, RecordKind::Announcement, vec![*content.as_bytes()]).await;
     let now = clock::now();
     let mut newest: BTreeMap<NodeId, Signed<Announcement>> = BTreeMap::new();
-    for bytes in raw {
+    for bytes in found {
         let Ok(signed) = Signed::<Announcement>::decode(&bytes, &core.network) else { continue };
         let body = &signed.body;
-        if body.content != *content || body.expires <= now {
+        if body.expires <= now {
             continue;
         }
         let is_newer =
@@ -133,36 +219,11 @@ pub async fn placements(
     core: &Core,
     segments: &[SegmentId],
 ) -> BTreeMap<SegmentId, Vec<PlacementRecord>> {
-    let kind = RecordKind::Placement;
-    let mut asked: BTreeMap<NodeId, Vec<[u8; 32]>> = BTreeMap::new();
-    let mut raw = Vec::new();
-    let routes = stream::iter(segments.to_vec()).map(|segment| async move {
-        (segment, responsible(core, kind, &segment.0, ASKED_PER_KEY).await)
-    });
-    for (segment, nodes) in routes.buffer_unordered(8).collect::<Vec<_>>().await {
-        raw.extend(serve::records::local(core, kind, &segment.0));
-        for node in nodes {
-            asked.entry(node).or_default().push(segment.0);
-        }
-    }
-    raw.extend(ask(core, kind, asked).await);
-    valid_placements(core, segments, raw)
-}
-
-fn valid_placements(
-    core: &Core,
-    segments: &[SegmentId],
-    mut raw: Vec<Vec<u8>>,
-) -> BTreeMap<SegmentId, Vec<PlacementRecord>> {
-    // Many nodes keep the same bytes: verify each once.
-    raw.sort_unstable();
-    raw.dedup();
+    let ids = segments.iter().map(|segment| segment.0).collect();
     let mut found: BTreeMap<SegmentId, Vec<PlacementRecord>> = BTreeMap::new();
-    for bytes in raw {
-        let Ok(record) = PlacementRecord::decode(&bytes, &core.network) else { continue };
-        let segment = record.body.segment_id();
-        if segments.contains(&segment) {
-            found.entry(segment).or_default().push(record);
+    for bytes in search(core, RecordKind::Placement, ids).await {
+        if let Ok(record) = PlacementRecord::decode(&bytes, &core.network) {
+            found.entry(record.body.segment_id()).or_default().push(record);
         }
     }
     for records in found.values_mut() {
@@ -174,7 +235,7 @@ fn valid_placements(
 
 /// The id under which an encoded record is found; none if it does not verify.
 #[must_use]
-pub fn record_id(core: &Core, kind: RecordKind, bytes: &[u8]) -> Option<[u8; 32]> {
+pub fn record_id(core: &Core, kind: RecordKind, bytes: &[u8]) -> Option<Id> {
     match kind {
         RecordKind::Announcement => {
             let signed = Signed::<Announcement>::decode(bytes, &core.network).ok()?;
@@ -193,7 +254,9 @@ pub async fn put(core: &Arc<Core>, records: Vec<(RecordKind, [u8; 32], Vec<u8>)>
     let mut per_node: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
     let wanted: Vec<_> = records.iter().map(|(kind, id, _)| (*kind, *id)).enumerate().collect();
     let routes = stream::iter(wanted).map(|(i, (kind, id))| async move {
-        (i, responsible(core, kind, &id, params::RECORD_REPLICAS).await)
+        let mut nodes = known(core, kind, &id, params::RECORD_REPLICAS);
+        nodes.extend(routed(core, kind, &id, params::RECORD_REPLICAS).await);
+        (i, nodes)
     });
     for (i, nodes) in routes.buffer_unordered(8).collect::<Vec<_>>().await {
         let (kind, _, bytes) = &records[i];

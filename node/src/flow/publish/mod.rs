@@ -131,7 +131,12 @@ pub async fn publish(
     progress: ProgressSender,
 ) -> ServiceResult<Published> {
     let job = Job { core, request: &request, progress: &progress };
-    Ok(job.run().await?)
+    let outcome = job.run().await;
+    if let Err(PublishError::Source(SourceError::Changed { .. })) = &outcome {
+        // Whatever the file's times say: the next attempt hashes it again.
+        job.distrust_stamps().map_err(PublishError::from)?;
+    }
+    Ok(outcome?)
 }
 
 struct Job<'a> {
@@ -179,6 +184,16 @@ impl Job<'_> {
         })
     }
 
+    fn distrust_stamps(&self) -> Result<(), CatalogError> {
+        for (content, mut row) in self.core.catalog.works()? {
+            if row.state == WorkState::Publishing && row.path == self.request.path {
+                row.stamp = (0, 0, 0);
+                self.core.catalog.put_work(&content, &row)?;
+            }
+        }
+        Ok(())
+    }
+
     /// First pass over the source: its ContentID. A publish that was cut off and
     /// whose source is untouched is not hashed again.
     async fn import(&self) -> Result<(Imported, WorkRow), PublishError> {
@@ -191,8 +206,10 @@ impl Job<'_> {
             ));
         }
         let stamp = stamp_of(path).map_err(|e: io::Error| not_a_file(e.to_string()))?;
+        let scheme = self.request.scheme.unwrap_or(Scheme::DEFAULT);
         let resumable = self.core.catalog.works()?.into_iter().find(|(_, work)| {
-            work.state == WorkState::Publishing && work.path == *path && work.stamp == stamp
+            let is_begun = work.state == WorkState::Publishing && work.scheme == scheme;
+            is_begun && work.path == *path && work.stamp == stamp
         });
         if let Some((content, row)) = resumable
             && let Ok(mib_cvs) = self.core.origin.mib_cvs(&content, row.size)
@@ -207,13 +224,17 @@ impl Job<'_> {
         });
         let imported = imported.await?;
         let known = self.core.catalog.work(&imported.content)?;
+        if known.as_ref().is_some_and(|known| known.scheme != scheme) {
+            // Segments that were begun under another scheme are of no use to this one.
+            self.core.catalog.drop_journal(&imported.content)?;
+        }
         let row = WorkRow {
             size: imported.len,
             stamp,
             path: path.clone(),
             spooled: self.request.spooled,
             state: WorkState::Publishing,
-            scheme: self.request.scheme.unwrap_or(Scheme::DEFAULT),
+            scheme,
             published_unix_s: 0,
             manifest: None,
             sequence: known.as_ref().map_or(0, |k| k.sequence),
