@@ -9,7 +9,6 @@ use echonet_protocol::{
     data::GROUP_BYTES,
     manifest::{ManifestBody, ManifestRoot, PageRef},
     node_descriptor::Roles,
-    params,
 };
 
 use crate::{
@@ -44,11 +43,11 @@ async fn lie(way: &str, liar: &ByHand<'_>, net: &Net, content: &[u8]) {
         "the length is absurd" => {
             let segment = liar.segment(net, content).await;
             let page = liar.page(net, &page_of(content, segment, content)).await;
-            let length = params::CONTENT_BYTES_MAX;
-            let pages = vec![page.clone(); 8192];
+            let length = 1 << 40;
+            let pages = vec![page.clone(); 1024];
             let root = ManifestRoot {
                 length,
-                body: ManifestBody::Paged { outboard: vec![0; 8191 * 64], pages },
+                body: ManifestBody::Paged { outboard: vec![0; 1023 * 64], pages },
                 ..root_of(content, page)
             };
             liar.announce(net, &root).await;
@@ -60,6 +59,18 @@ async fn lie(way: &str, liar: &ByHand<'_>, net: &Net, content: &[u8]) {
             page.content = ContentId::of(content);
             let page = liar.page(net, &page).await;
             let root = ManifestRoot { content: ContentId::of(content), ..root_of(&longer, page) };
+            liar.announce(net, &root).await;
+        }
+        "some bytes shorter" => {
+            // The same number of MiBs, under the content's own hash tree.
+            let segment = liar.segment(net, content).await;
+            let mut page = page_of(content, segment, content);
+            page.length -= 700_000;
+            page.extents.last_mut().unwrap().stored -= 700_000;
+            page.extents.last_mut().unwrap().plain -= 700_000;
+            let page = liar.page(net, &page).await;
+            let mut root = root_of(content, page);
+            root.length -= 700_000;
             liar.announce(net, &root).await;
         }
         "the outboard is wrong" => {
@@ -79,11 +90,12 @@ async fn lie(way: &str, liar: &ByHand<'_>, net: &Net, content: &[u8]) {
     }
 }
 
-const LIES: [&str; 6] = [
+const LIES: [&str; 7] = [
     "the chunks are of something else",
     "the chunks claim the right hashes",
     "the length is absurd",
     "one byte longer",
+    "some bytes shorter",
     "the outboard is wrong",
     "the page is something else",
 ];
@@ -102,13 +114,17 @@ async fn a_lying_manifest_alone_gives_nothing_and_beside_an_honest_one_costs_not
     let crook = net.client("crook", Roles::default()).await;
     let reader = net.client("reader", Roles::default()).await;
     for way in LIES {
-        let bytes = content(way, 2);
+        let bytes = noise(way, (2 << 20) + 900_000);
         let id = ContentId::of(&bytes).to_string();
         lie(way, &ByHand::ungranted(&crook, stranger(way)), &net, &bytes).await;
         let (fetched, outcome) = get(&reader, &id).await;
         let error = outcome.expect_err(way);
         assert!(fetched.is_empty(), "{way}: {} bytes of a lie were handed out", fetched.len());
         assert!(!error.message.is_empty());
+        // Nor is a length believed that nothing proves: not even an empty range is in it.
+        let shorter = bytes.len() as u64 - 700_000;
+        let (fetched, outcome) = get_range(&reader, &id, Some((shorter, shorter + 5))).await;
+        assert!(outcome.is_err() && fetched.is_empty(), "{way}: {outcome:?}");
         println!("{way}: {error}");
 
         publish(&publisher, net.file(way, &bytes)).await.unwrap();
@@ -126,16 +142,18 @@ async fn a_manifest_that_lies_about_one_mib_only_is_left_for_another() {
     let id = ContentId::of(&bytes).to_string();
     let mut spoiled = bytes.clone();
     let last = spoiled.len() - 1;
-    spoiled[last] ^= 1;
+    spoiled[last - (3 << 20)] ^= 1;
     let liar = ByHand::ungranted(&crook, stranger("liar"));
     let segment = liar.segment(&net, &spoiled).await;
     let page = liar.page(&net, &page_of(&bytes, segment, &spoiled)).await;
     liar.announce(&net, &root_of(&bytes, page)).await;
 
     // Alone: what is handed out is right, up to the lie.
-    let (fetched, outcome, _) = get_and_catch(&reader, &id).await;
+    let (fetched, outcome, caught) = get_and_catch(&reader, &id).await;
     outcome.expect_err("one MiB is not to be had");
-    assert!(bytes.starts_with(&fetched) && fetched.len() <= 7 << 20, "{} bytes", fetched.len());
+    let named = liar.owner.node_id().to_string();
+    assert!(caught.iter().any(|c| c.node_id == named && c.detail.contains("wrong")), "{caught:?}");
+    assert!(bytes.starts_with(&fetched) && fetched.len() <= 4 << 20, "{} bytes", fetched.len());
 
     publish(&publisher, net.file("eight", &bytes)).await.unwrap();
     for _ in 0..6 {
@@ -145,8 +163,6 @@ async fn a_manifest_that_lies_about_one_mib_only_is_left_for_another() {
     let (tail, outcome) = get_range(&reader, &id, Some((end - 5, end))).await;
     outcome.unwrap();
     assert!(tail == bytes[bytes.len() - 5..]);
-    let (.., caught) = get_and_catch(&reader, &id).await;
-    println!("{caught:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

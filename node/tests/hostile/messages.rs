@@ -58,15 +58,16 @@ async fn bytes_that_are_no_request_are_refused_with_words() {
         ) || matches!(&answer, Ok(Response::Unsupported { max: 1 }));
         assert!(is_answered, "random {i}: {answer:?}");
     }
+    let unsupported = |answer: Result<Response, String>, what: &str| {
+        assert!(matches!(answer, Ok(Response::Unsupported { max: 1 })), "{what}: {answer:?}");
+    };
     let too_many = [&hello[..], &[0]].concat();
-    let reason =
-        refused(attacker.raw(node, &framed(&too_many)).await, RefusalCode::Invalid, "more");
-    assert!(reason.contains("too many"), "{reason}");
+    unsupported(attacker.raw(node, &framed(&too_many)).await, "something behind it");
 
     // Every prefix of a request, and every single bit of it flipped.
     for len in 0..hello.len() {
         let answer = attacker.raw(node, &framed(&hello[..len])).await;
-        assert!(matches!(&answer, Ok(Response::Refused(_))), "first {len}: {answer:?}");
+        unsupported(answer, &format!("its first {len} bytes"));
     }
     for bit in 0..hello.len() * 8 {
         let mut flipped = hello.clone();
@@ -80,7 +81,7 @@ async fn bytes_that_are_no_request_are_refused_with_words() {
     let variant = later.len() - 3;
     later[variant] = 100;
     let answer = attacker.raw(node, &framed(&later)).await;
-    assert!(matches!(answer, Ok(Response::Unsupported { max: 1 })), "{answer:?}");
+    unsupported(answer, "a later variant");
 
     // Lengths that lie.
     let huge = u32::MAX.to_le_bytes();

@@ -1,7 +1,7 @@
 //! What an attacker needs and an honest node does not have: segments, manifests
 //! and records made by hand, and a holder that lies.
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use echonet_node::{
@@ -283,18 +283,6 @@ pub(crate) async fn get_and_catch(
     (bytes, fetched, listen.await.unwrap())
 }
 
-/// Which nodes hold what of a work: by NodeID, the numbers of its segments.
-pub(crate) async fn holdings(asked: &Node, content: &str) -> BTreeMap<String, Vec<usize>> {
-    let status = asked.work_status(content.parse().unwrap()).await.unwrap();
-    let mut holdings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (number, segment) in status.segments.iter().enumerate() {
-        for shard in segment.shards.iter().filter(|shard| shard.alive) {
-            holdings.entry(shard.holder.clone()).or_default().push(number);
-        }
-    }
-    holdings
-}
-
 /// Takes a node out of the network; its configuration, to bring it or something
 /// else up at the same address.
 pub(crate) async fn take_down(net: &mut Net, victim: NodeId) -> (Node, NodeConfig) {
@@ -325,7 +313,6 @@ pub(crate) async fn until_ok<T, E: std::fmt::Display, F: Future<Output = Result<
 
 /// Somebody with an address and a key, and no node.
 pub(crate) struct Attacker {
-    pub(crate) endpoint: NodeEndpoint,
     pub(crate) pool: ConnectionPool,
     pub(crate) client: Client,
     pub(crate) network: NetworkId,
@@ -344,7 +331,7 @@ impl Attacker {
         let pool = ConnectionPool::new(endpoint.clone(), PoolLimits::default());
         let network = net.genesis.network_id();
         let client = Client::new(pool.clone(), network);
-        Self { endpoint, pool, client, network }
+        Self { pool, client, network }
     }
 
     /// A request as a frame, under any network and version.
