@@ -22,6 +22,7 @@ use crate::{
     },
     origin::Origin,
     owner::Catalog,
+    serve::bulk::Bulk,
 };
 
 /// Peers that must have been heard before anything is ended by epoch.
@@ -57,7 +58,7 @@ pub struct Core {
     /// Full copies of the owner's works.
     pub origin: Origin,
     /// Bulk bytes that may be in memory on behalf of others.
-    pub bulk: Arc<Semaphore>,
+    pub bulk: Bulk,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }

@@ -38,15 +38,13 @@ use crate::{
     },
     origin::Origin,
     owner::Catalog,
-    serve::{self, Handler},
+    serve::{self, Handler, bulk::Bulk},
     service::{
         Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
         ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
     },
 };
 
-/// Bulk bytes that may be in memory on behalf of others, KiB.
-const BULK_KIB_MAX: usize = 64 * 1024;
 /// Live checks carried out at once on behalf of others.
 const LIVE_CHECKS_MAX: usize = 2;
 /// Roles whose nodes answer lookups: reachable ones.
@@ -89,7 +87,7 @@ impl Node {
             vault: open_vault(&config, &genesis).await?,
             catalog: Catalog::open(&config.data.join("catalog.redb"))?,
             origin: Origin::new(config.data.join("origin")),
-            bulk: Arc::new(Semaphore::new(BULK_KIB_MAX)),
+            bulk: Bulk::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             identity,
             genesis,

@@ -20,7 +20,7 @@ use echonet_protocol::{
 use echonet_vault::{AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError};
 use serde_bytes::ByteBuf;
 
-use super::{ServeResult, reads, refuse, reply, say};
+use super::{ServeResult, bulk::BulkUse, refuse, reply, say, unread};
 use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStream};
 
 /// Bytes read from the stream at once.
@@ -192,7 +192,11 @@ pub(super) async fn store(
         let (vault, epoch) = (vault.clone(), core.epoch().0);
         blocking(move || vault.add_lease(reservation, epoch)).await?.map_err(write_refusal)?;
     } else {
-        let _permit = reads::reserve_bulk(core, length).await?;
+        let purpose = match admitted.meta.pool {
+            Pool::Granted { .. } => BulkUse::Granted,
+            Pool::Free { .. } => BulkUse::Free,
+        };
+        let _permit = core.bulk.reserve(purpose, peer.prefix, length).await?;
         say(stream, &Response::Ready).await?;
         let bytes = receive(stream, length).await?;
         if blake3::hash(&bytes).as_bytes() != &shard.0 {
@@ -216,7 +220,7 @@ pub(super) async fn store(
 async fn receive(stream: &mut NodeStream, length: usize) -> ServeResult<Vec<u8>> {
     let mut bytes = vec![0; length];
     for part in bytes.chunks_mut(STEP_BYTES) {
-        stream.read_exact(part).await?;
+        stream.read_exact(part).await.map_err(unread)?;
         // Lets the connection's driver run between large reads.
         tokio::task::yield_now().await;
     }

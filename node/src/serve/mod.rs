@@ -4,6 +4,7 @@
 //! Nothing is trusted before it verified, nothing is answered before it is
 //! durable, and every refusal says why. Limits per peer are `net`'s affair.
 
+pub mod bulk;
 mod holder;
 mod issuer;
 mod live;
@@ -57,6 +58,12 @@ pub(crate) fn refuse(code: RefusalCode, reason: impl std::fmt::Display) -> Refus
     Refusal::new(code, reason)
 }
 
+/// Told to a peer of whom not everything came that was announced; where the stream itself is
+/// gone, the answer goes nowhere.
+pub(crate) fn unread(e: StreamError) -> Refusal {
+    refuse(RefusalCode::Invalid, e)
+}
+
 impl Handler {
     /// A handler for a node.
     #[must_use]
@@ -65,7 +72,7 @@ impl Handler {
     }
 
     async fn serve(&self, peer: &PeerInfo, stream: &mut NodeStream) -> ServeResult<()> {
-        let frame = stream.read_frame(params::REQUEST_BYTES_MAX).await?;
+        let frame = stream.read_frame(params::REQUEST_BYTES_MAX).await.map_err(unread)?;
         let envelope = match message::decode_request(&frame) {
             Ok(envelope) => envelope,
             Err(e) => return self.refuse_frame(&e, stream).await,
@@ -81,10 +88,10 @@ impl Handler {
                 holder::store(&self.core, peer, wish, stream).await
             }
             Request::GetShard { segment, index, slice } => {
-                reads::shard(&self.core, segment, index, slice, stream).await
+                reads::shard(&self.core, peer, segment, index, slice, stream).await
             }
             Request::GetContent { content, slice } => {
-                reads::content(&self.core, content, slice, stream).await
+                reads::content(&self.core, peer, content, slice, stream).await
             }
             Request::CheckLive { content, segments, mib } => {
                 live::check(&self.core, content, segments, mib, stream).await

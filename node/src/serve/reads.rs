@@ -9,30 +9,26 @@ use bytes::Bytes;
 use echonet_protocol::{
     content_id::ContentId,
     data::verified,
-    message::{RefusalCode, Response, SliceSpec},
-    params,
+    message::{Refusal, RefusalCode, Response, SliceSpec},
     segment::SegmentId,
 };
 use echonet_vault::{Key, ReadError};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{ServeResult, refuse, say};
-use crate::{core::Core, net::node_protocol::stream::NodeStream, owner::rows::WorkState};
+use super::{ServeResult, bulk::BulkUse, refuse, say};
+use crate::{
+    core::Core,
+    net::{gate::PeerInfo, node_protocol::stream::NodeStream},
+    owner::rows::WorkState,
+};
 
 /// Bytes written to the stream at once.
 const STEP_BYTES: usize = 256 * 1024;
 /// Bytes of a full copy that one request may ask for.
 const CONTENT_SLICE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Waits until so many bulk bytes may be in memory.
-pub(super) async fn reserve_bulk(core: &Core, bytes: usize) -> ServeResult<OwnedSemaphorePermit> {
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    let permit = Arc::clone(&core.bulk).acquire_many_owned(kib).await;
-    Ok(permit.map_err(|_| refuse(RefusalCode::Busy, "this node is stopping"))?)
-}
-
 pub(super) async fn shard(
     core: &Arc<Core>,
+    peer: &PeerInfo,
     segment: SegmentId,
     index: u8,
     slice: SliceSpec,
@@ -41,22 +37,21 @@ pub(super) async fn shard(
     let Some(vault) = core.vault.clone() else {
         return Err(refuse(RefusalCode::NotMyRole, "this node holds no shards").into());
     };
-    let _permit =
-        reserve_bulk(core, params::SHARD_BYTES_MAX.min(STEP_BYTES.max(slice.length as usize)))
-            .await?;
+    let internal = |e: &dyn std::fmt::Display| refuse(RefusalCode::Internal, e);
     let key = Key { segment: segment.0, index };
-    let read = tokio::task::spawn_blocking(move || {
-        let located = vault.get(key)?.ok_or(ReadError::NotStored)?;
-        located.read_range(0, located.shard_len() as usize)
-    });
-    let bytes = match read.await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(ReadError::NotStored)) => {
-            let reason = format!("shard {index} of {} is not here", segment.short());
-            return Err(refuse(RefusalCode::NotFound, reason).into());
-        }
-        Ok(Err(e)) => return Err(refuse(RefusalCode::Internal, e).into()),
-        Err(e) => return Err(refuse(RefusalCode::Internal, e).into()),
+    let located = tokio::task::spawn_blocking(move || vault.get(key)).await;
+    let Some(located) = located.map_err(|e| internal(&e))?.map_err(|e| internal(&e))? else {
+        return Err(not_here(segment, index).into());
+    };
+    // All of it is read, and hashed again, however little of it is wanted.
+    let length = located.shard_len() as usize;
+    let copies = if slice.group_log == SliceSpec::WHOLE { 1 } else { 2 };
+    let _permit = core.bulk.reserve(BulkUse::Read, peer.prefix, copies * length).await?;
+    let read = tokio::task::spawn_blocking(move || located.read_range(0, length));
+    let bytes = match read.await.map_err(|e| internal(&e))? {
+        Ok(bytes) => bytes,
+        Err(ReadError::NotStored) => return Err(not_here(segment, index).into()),
+        Err(e) => return Err(internal(&e).into()),
     };
     let total = bytes.len() as u64;
     let encoded = encode(bytes, slice)?;
@@ -66,6 +61,10 @@ pub(super) async fn shard(
     }
     stream.finish();
     Ok(())
+}
+
+fn not_here(segment: SegmentId, index: u8) -> Refusal {
+    refuse(RefusalCode::NotFound, format!("shard {index} of {} is not here", segment.short()))
 }
 
 fn encode(bytes: Bytes, slice: SliceSpec) -> ServeResult<Bytes> {
@@ -88,6 +87,7 @@ fn encode(bytes: Bytes, slice: SliceSpec) -> ServeResult<Bytes> {
 
 pub(super) async fn content(
     core: &Arc<Core>,
+    peer: &PeerInfo,
     content: ContentId,
     slice: SliceSpec,
     stream: &mut NodeStream,
@@ -96,7 +96,7 @@ pub(super) async fn content(
         let reason = format!("{} bytes; ask for at most {CONTENT_SLICE_BYTES_MAX}", slice.length);
         return Err(refuse(RefusalCode::Invalid, reason).into());
     }
-    let _permit = reserve_bulk(core, 2 * STEP_BYTES).await?;
+    let _permit = core.bulk.reserve(BulkUse::Read, peer.prefix, 2 * STEP_BYTES).await?;
     let row = core.catalog.work(&content).map_err(|e| refuse(RefusalCode::Internal, e))?;
     let Some(row) = row.filter(|row| row.state == WorkState::Published) else {
         let reason = format!("no full copy of {content} is here");

@@ -3,6 +3,8 @@
 //! What is kept verified first; what is given out is verified again by whoever
 //! asked.
 
+use std::sync::Arc;
+
 use echonet_protocol::{
     announcement::{Announcement, RecordKind, record_keys},
     identity::Signed,
@@ -73,7 +75,7 @@ pub(crate) fn local(core: &Core, kind: RecordKind, id: &[u8; 32]) -> Vec<Vec<u8>
 }
 
 pub(super) async fn put(
-    core: &Core,
+    core: &Arc<Core>,
     peer: &PeerInfo,
     records: Vec<(RecordKind, ByteBuf)>,
 ) -> Result<Response, Refusal> {
@@ -81,11 +83,10 @@ pub(super) async fn put(
         let reason = format!("{} records; send at most {}", records.len(), params::BATCH_ITEMS_MAX);
         return Err(refuse(RefusalCode::Invalid, reason));
     }
-    let mut outcomes = Vec::with_capacity(records.len());
-    for (kind, bytes) in records {
-        outcomes.push(keep(core, peer.prefix, kind, bytes.into_vec()).err());
-    }
-    Ok(Response::Put(outcomes))
+    let (core, prefix) = (Arc::clone(core), peer.prefix);
+    // Signatures are verified and the disk is waited for: not on an async thread.
+    let kept = tokio::task::spawn_blocking(move || keep_all(&core, prefix, records));
+    Ok(Response::Put(kept.await.map_err(|e| refuse(RefusalCode::Internal, e))?))
 }
 
 /// Verifies a record and keeps it; why not, in words.
@@ -95,19 +96,45 @@ pub(crate) fn keep(
     kind: RecordKind,
     bytes: Vec<u8>,
 ) -> Result<(), String> {
+    let why_not = keep_all(core, prefix, vec![(kind, bytes.into())]).pop().flatten();
+    why_not.map_or(Ok(()), Err)
+}
+
+/// Verifies records and keeps them under one commit; for each, why not.
+fn keep_all(
+    core: &Core,
+    prefix: ObservedPrefix,
+    records: Vec<(RecordKind, ByteBuf)>,
+) -> Vec<Option<String>> {
     let now = clock::now();
-    let record = match kind {
-        RecordKind::Announcement => announcement(core, prefix, bytes, now)?,
-        RecordKind::Placement => placement(core, prefix, bytes, now)?,
-    };
-    let delivery = Delivery { record, pinned: false };
-    let answers = core.records.put(vec![delivery], now.0).map_err(|e| e.to_string())?;
-    let answer = answers.into_iter().next();
+    let verified = records.into_iter().map(|(kind, bytes)| match kind {
+        RecordKind::Announcement => announcement(core, prefix, bytes.into_vec(), now),
+        RecordKind::Placement => placement(core, prefix, bytes.into_vec(), now),
+    });
+    let (mut batch, mut outcomes) = (Vec::new(), Vec::new());
+    for record in verified {
+        match record {
+            Ok(record) => {
+                batch.push(Delivery { record, pinned: false });
+                outcomes.push(None);
+            }
+            Err(why_not) => outcomes.push(Some(why_not)),
+        }
+    }
+    let answers = core.records.put(batch, now.0);
+    let open = outcomes.iter_mut().filter(|outcome| outcome.is_none());
+    match answers {
+        Ok(answers) => open.zip(answers).for_each(|(outcome, answer)| *outcome = why_not(answer)),
+        Err(e) => open.for_each(|outcome| *outcome = Some(e.to_string())),
+    }
+    outcomes
+}
+
+fn why_not(answer: Result<(), PutError>) -> Option<String> {
     match answer {
-        // The very same record again is kept already.
-        Some(Err(PutError::Stale { .. })) | Some(Ok(())) => Ok(()),
-        Some(Err(e)) => Err(e.to_string()),
-        None => Err("the record store gave no answer".into()),
+        // The very same record again, or a newer one, is kept already.
+        Ok(()) | Err(PutError::Stale { .. }) => None,
+        Err(e) => Some(e.to_string()),
     }
 }
 

@@ -17,23 +17,23 @@ use echonet_protocol::{
 use tempfile::TempDir;
 
 /// A network of storage nodes.
-pub struct Net {
+pub(crate) struct Net {
     /// Its nodes.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Its genesis.
-    pub genesis: Genesis,
+    pub(crate) genesis: Genesis,
     /// Its directories; gone with it.
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
     issuer: [u8; 32],
 }
 
 /// A secret key from a label.
-pub fn secret(label: &str) -> [u8; 32] {
+pub(crate) fn secret(label: &str) -> [u8; 32] {
     *blake3::hash(label.as_bytes()).as_bytes()
 }
 
 /// Bytes that nothing compresses, from a label.
-pub fn noise(label: &str, len: usize) -> Vec<u8> {
+pub(crate) fn noise(label: &str, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(label.as_bytes()).finalize_xof().fill(&mut bytes);
     bytes
@@ -67,7 +67,7 @@ fn genesis(issuer: &Identity, epoch_s: u64) -> Genesis {
 
 impl Net {
     /// Starts `count` storage nodes under loopback network `net` (127.net.…).
-    pub async fn start(net: u8, count: usize, epoch_s: u64) -> Self {
+    pub(crate) async fn start(net: u8, count: usize, epoch_s: u64) -> Self {
         let issuer = secret(&format!("issuer {net}"));
         let genesis = genesis(&Identity::from_secret(&issuer), epoch_s);
         let dir = tempfile::tempdir().unwrap();
@@ -104,7 +104,7 @@ impl Net {
     }
 
     /// Where to enter it: its first living nodes.
-    pub fn bootstrap(&self) -> Vec<BootstrapAddr> {
+    pub(crate) fn bootstrap(&self) -> Vec<BootstrapAddr> {
         let network = self.genesis.network_id();
         let entry =
             |node: &Node| BootstrapAddr { network, node: node.node_id(), addr: node.addrs()[0] };
@@ -120,7 +120,7 @@ impl Net {
     }
 
     /// A client or origin, which fetches the genesis through the bootstrap nodes.
-    pub async fn client(&self, name: &str, roles: Roles) -> Node {
+    pub(crate) async fn client(&self, name: &str, roles: Roles) -> Node {
         let data = self.dir.path().join(name);
         std::fs::create_dir_all(&data).unwrap();
         let config = NodeConfig {
@@ -138,7 +138,7 @@ impl Net {
     }
 
     /// Ends nodes without a word.
-    pub async fn kill(&mut self, victims: &[echonet_protocol::identity::NodeId]) {
+    pub(crate) async fn kill(&mut self, victims: &[echonet_protocol::identity::NodeId]) {
         let (dead, alive): (Vec<_>, Vec<_>) =
             self.nodes.drain(..).partition(|node| victims.contains(&node.node_id()));
         self.nodes = alive;
@@ -148,7 +148,7 @@ impl Net {
     }
 
     /// Writes a file.
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -156,7 +156,7 @@ impl Net {
 }
 
 /// Waits for a condition, at most 30 s.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     for _ in 0..300 {
         if condition().await {
             return;
@@ -167,7 +167,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
 }
 
 /// Publishes a file.
-pub async fn publish(node: &Node, path: PathBuf) -> ServiceResult<Published> {
+pub(crate) async fn publish(node: &Node, path: PathBuf) -> ServiceResult<Published> {
     let (progress, mut events) = tokio::sync::mpsc::channel(64);
     let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
     let request = PublishRequest { path, scheme: None, media_type: String::new(), spooled: false };
@@ -177,12 +177,12 @@ pub async fn publish(node: &Node, path: PathBuf) -> ServiceResult<Published> {
 }
 
 /// Fetches a content into memory.
-pub async fn get(node: &Node, content: &str) -> (Vec<u8>, ServiceResult<Fetched>) {
+pub(crate) async fn get(node: &Node, content: &str) -> (Vec<u8>, ServiceResult<Fetched>) {
     get_range(node, content, None).await
 }
 
 /// Fetches part of a content into memory.
-pub async fn get_range(
+pub(crate) async fn get_range(
     node: &Node,
     content: &str,
     range: Option<(u64, u64)>,

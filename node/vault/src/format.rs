@@ -23,6 +23,8 @@ pub const META_LEN_MAX: u32 = 8_192;
 pub const SHARD_LEN_MAX: u32 = 4 << 20;
 /// Most leases on one key, ended ones included.
 pub const LEASES_PER_KEY_MAX: usize = 64;
+/// Most of them that are without a grant.
+pub(crate) const FREE_LEASES_PER_KEY_MAX: usize = LEASES_PER_KEY_MAX / 2;
 /// Length of one encoded lease.
 pub(crate) const LEASE_LEN: usize = 128;
 

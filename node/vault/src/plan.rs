@@ -3,12 +3,13 @@
 use crate::config::VaultConfig;
 use crate::error::WriteError;
 use crate::format::{
-    Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_lease, encode_state, placement_key,
+    FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_lease, encode_state,
+    placement_key,
 };
 use crate::index::Index;
 use crate::kv::View;
 use crate::rows::{self, Entry};
-use crate::types::{EntryState, Key, LeaseMeta, Position, SegmentId, StoredLease};
+use crate::types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, StoredLease};
 use bytes::Bytes;
 
 /// A shard with its lease, ready to be written; its hash was computed by whoever asks.
@@ -277,11 +278,19 @@ fn check_lease(
     match state.lease(&lease.meta.id) {
         Some(old) if old.ended => return Err(WriteError::LeaseEnded),
         Some(_) => return Ok(false),
-        None if state.leases.len() < LEASES_PER_KEY_MAX => return Ok(false),
+        None if has_room(state, lease) => return Ok(false),
         None => {}
     }
     state.leases.retain(|old| index.terms.forget_epoch(old) > epoch);
-    if state.leases.len() < LEASES_PER_KEY_MAX { Ok(true) } else { Err(WriteError::TooManyLeases) }
+    if has_room(state, lease) { Ok(true) } else { Err(WriteError::TooManyLeases) }
+}
+
+/// Whether a key has a place for one more lease. Half of the places are for granted ones: else
+/// strangers could take them all, for the price of a small shard, and keep its owner from renewing.
+fn has_room(state: &EntryState, lease: &StoredLease) -> bool {
+    let is_free = |lease: &StoredLease| matches!(lease.meta.pool, Pool::Free { .. });
+    let free = state.leases.iter().filter(|old| is_free(old)).count();
+    state.leases.len() < LEASES_PER_KEY_MAX && (!is_free(lease) || free < FREE_LEASES_PER_KEY_MAX)
 }
 
 fn plan_lease(index: &Index, key: Key, entry: &Entry, lease: &LeaseMeta, epoch: u64) -> Planned {

@@ -22,7 +22,8 @@ use echonet_protocol::{
 
 use self::{
     manifest::{Locator, Manifest, ManifestError, Reader},
-    segment::Account,
+    race::Found,
+    segment::{Account, Liar},
     stream::{Delivery, stream_pages},
 };
 use crate::{
@@ -164,33 +165,46 @@ impl Fetch<'_> {
             }
             wanted = Some(left);
         }
-        let manifest = race::believe(&reader, &found, account).await?;
+        Ok(done + self.from_holders(&reader, found, wanted, sink, account).await?)
+    }
+
+    /// Reads from holders by one manifest after the other: what one of them turns
+    /// out not to give, another may.
+    async fn from_holders(
+        &self,
+        reader: &Reader<'_>,
+        mut found: Found,
+        wanted: Option<Range<u64>>,
+        sink: &mut (dyn tokio::io::AsyncWrite + Send + Unpin),
+        account: &mut Account,
+    ) -> Result<u64, FetchError> {
+        let patient = Reader { config: fetch_config(params::SEGMENT_BYTES_MAX as u64), ..*reader };
+        let mut manifest = race::believe(reader, &found, account).await?;
         let wanted = match wanted {
             Some(wanted) => wanted,
             None => self.wanted(manifest.root.length)?,
         };
-        let reader = Reader { config: fetch_config(params::SEGMENT_BYTES_MAX as u64), ..reader };
-        Ok(done + self.stream_holders(&reader, &manifest, wanted, sink, account).await?)
-    }
-
-    async fn stream_holders(
-        &self,
-        reader: &Reader<'_>,
-        manifest: &Manifest,
-        wanted: Range<u64>,
-        sink: &mut (dyn tokio::io::AsyncWrite + Send + Unpin),
-        account: &mut Account,
-    ) -> Result<u64, FetchError> {
-        let mut tell = self.teller(wanted.end);
         let size = wanted.end - wanted.start;
+        let mut tell = self.teller(wanted.end);
         let mut delivery = Delivery { sink, wanted, on_progress: &mut tell };
-        match &manifest.root.body {
-            ManifestBody::Inline(bytes) => delivery.deliver(0, bytes).await?,
-            ManifestBody::Paged { .. } => {
-                stream_pages(reader, manifest, &mut delivery, account).await?;
+        loop {
+            let outcome = stream_content(&patient, &manifest, &mut delivery, account).await;
+            let failure = match outcome {
+                Ok(()) => return Ok(size),
+                Err(e @ (FetchError::Sink(_) | FetchError::Internal(_))) => return Err(e),
+                Err(e) => e,
+            };
+            if let FetchError::Manifest(ManifestError::Bad(reason)) = &failure {
+                account.liars.extend(race::liars(&found, manifest.hash, reason));
             }
+            found.announcements.retain(|a| a.body.manifest != manifest.hash);
+            if found.announcements.is_empty() {
+                return Err(failure);
+            }
+            tracing::debug!("another manifest is tried: {failure}");
+            // Where no other can be had, why the first one failed says more.
+            manifest = race::believe(reader, &found, account).await.map_err(|_| failure)?;
         }
-        Ok(size)
     }
 
     fn wanted(&self, length: u64) -> Result<Range<u64>, FetchError> {
@@ -231,5 +245,23 @@ impl Fetch<'_> {
             let node_id = node.map(|n| n.to_string()).unwrap_or_default();
             let _ = self.progress.send(Progress::Fault { node_id, detail: what, proof }).await;
         }
+        for Liar { announcer, reason } in &account.liars {
+            let node_id = announcer.to_string();
+            let detail = format!("announced a manifest that is wrong: {reason}");
+            let _ = self.progress.send(Progress::Fault { node_id, detail, proof: None }).await;
+        }
+    }
+}
+
+/// Streams what the delivery wants, by a manifest that is believed.
+async fn stream_content(
+    reader: &Reader<'_>,
+    manifest: &Manifest,
+    delivery: &mut Delivery<'_>,
+    account: &mut Account,
+) -> Result<(), FetchError> {
+    match &manifest.root.body {
+        ManifestBody::Inline(bytes) => delivery.deliver(0, bytes).await,
+        ManifestBody::Paged { .. } => stream_pages(reader, manifest, delivery, account).await,
     }
 }

@@ -1,7 +1,10 @@
 //! Which manifest to believe: what [`ManifestRace`] decides, carried out. A
 //! manifest counts once a MiB that it leads to verified against the ContentID.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use echonet_protocol::{
     announcement::Announcement,
@@ -20,7 +23,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use super::{
     FetchError,
     manifest::{Manifest, ManifestError, Reader},
-    segment::Account,
+    segment::{Account, Liar},
     stream::{Delivery, stream_pages},
 };
 use crate::{
@@ -85,6 +88,8 @@ pub async fn believe(
                 }
                 RaceOutput::Mark { announcers, reason, .. } => {
                     tracing::warn!("a bad manifest was announced by {announcers:?}: {reason}");
+                    let liar = |announcer| Liar { announcer, reason: reason.clone() };
+                    account.liars.extend(announcers.into_iter().map(liar));
                 }
                 RaceOutput::Failed(failure) => {
                     return Err(FetchError::NoManifest(failure.to_string()));
@@ -107,6 +112,12 @@ pub async fn believe(
         };
         race.handle(watch.now(), input);
     }
+}
+
+/// Everybody who announced a manifest that turned out wrong.
+pub(super) fn liars(found: &Found, manifest: ManifestHash, reason: &str) -> Vec<Liar> {
+    let announced = found.announcements.iter().filter(|a| a.body.manifest == manifest);
+    announced.map(|a| Liar { announcer: a.body.publisher, reason: reason.to_owned() }).collect()
 }
 
 fn candidate(announcement: &Announcement) -> ManifestCandidate {
@@ -134,7 +145,8 @@ fn judged(
     }
 }
 
-/// Reads a manifest and the MiB that `seed` picks.
+/// Reads a manifest, the MiB that `seed` picks, and the last one: without it the length is but the
+/// announcer's word.
 async fn trial(
     reader: &Reader<'_>,
     announcement: &Announcement,
@@ -154,12 +166,15 @@ async fn try_manifest(
     let manifest = reader.root(announcement, account).await.map_err(FetchError::Manifest)?;
     let length = manifest.root.length;
     if matches!(manifest.root.body, ManifestBody::Paged { .. }) {
-        let start = mib_to_check(seed, length) * GROUP_BYTES;
-        let wanted = start..(start + GROUP_BYTES).min(length);
-        let mut sink = tokio::io::sink();
-        let mut on_progress = |_| {};
-        let mut delivery = Delivery { sink: &mut sink, wanted, on_progress: &mut on_progress };
-        stream_pages(reader, &manifest, &mut delivery, account).await?;
+        let (drawn, last) = (mib_to_check(seed, length), (length - 1) / GROUP_BYTES);
+        for group in BTreeSet::from([drawn, last]) {
+            let start = group * GROUP_BYTES;
+            let wanted = start..(start + GROUP_BYTES).min(length);
+            let mut sink = tokio::io::sink();
+            let mut on_progress = |_| {};
+            let mut delivery = Delivery { sink: &mut sink, wanted, on_progress: &mut on_progress };
+            stream_pages(reader, &manifest, &mut delivery, account).await?;
+        }
     }
     Ok(manifest)
 }

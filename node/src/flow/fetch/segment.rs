@@ -156,6 +156,17 @@ pub struct Account {
     pub sources: std::collections::BTreeSet<NodeId>,
     /// Who is at fault.
     pub findings: Vec<Finding>,
+    /// Who announced manifests that turned out wrong.
+    pub liars: Vec<Liar>,
+}
+
+/// An announcer of a manifest that is wrong.
+#[derive(Debug, Clone)]
+pub struct Liar {
+    /// Who.
+    pub announcer: NodeId,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 struct Run<'a> {

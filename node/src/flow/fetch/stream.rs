@@ -57,7 +57,6 @@ impl Delivery<'_> {
 struct Chunks {
     content_offset: u64,
     plain: Vec<Vec<u8>>,
-    account: Account,
 }
 
 /// Streams the wanted bytes of a paged manifest.
@@ -97,10 +96,11 @@ async fn stream_page(
     let fetches = runs.into_iter().map(|run| fetch_run(reader, run));
     let mut arriving = stream::iter(fetches).buffered(RUNS_AHEAD);
     let mut groups = Groups::new(loaded, start);
-    while let Some(chunks) = arriving.next().await {
+    while let Some((chunks, of_run)) = arriving.next().await {
+        // Who was caught is told also where nothing came of it.
+        account.sources.extend(&of_run.sources);
+        account.findings.extend(of_run.findings);
         let chunks = chunks?;
-        account.sources.extend(&chunks.account.sources);
-        account.findings.extend(chunks.account.findings);
         let mut offset = chunks.content_offset;
         for plain in chunks.plain {
             groups.push(offset, &plain, delivery).await?;
@@ -114,7 +114,17 @@ async fn stream_page(
     Ok(())
 }
 
-async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> Result<Chunks, FetchError> {
+async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> (Result<Chunks, FetchError>, Account) {
+    let mut account = Account::default();
+    let chunks = fetch_chunks(reader, run, &mut account).await;
+    (chunks, account)
+}
+
+async fn fetch_chunks(
+    reader: &Reader<'_>,
+    run: ChunkRun,
+    account: &mut Account,
+) -> Result<Chunks, FetchError> {
     let located = reader.locator.locate(reader.core, run.segment).await?;
     if run.stored.end > located.descriptor.length as usize {
         let reason = "a chunk outside of its segment".to_owned();
@@ -127,7 +137,6 @@ async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> Result<Chunks, FetchEr
         // Whole shards were checked against the descriptor; parts of shards are by their chunks.
         !is_one_shard || extents.iter().all(|extent| unpack(part, extent, true).is_ok())
     };
-    let mut account = Account::default();
     let wanted = PartWanted {
         located: &located,
         range: run.stored.clone(),
@@ -135,7 +144,7 @@ async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> Result<Chunks, FetchEr
         config: reader.config,
         seed: u64::from_le_bytes(crate::clock::random()),
     };
-    let part = fetch_part(reader.core, wanted, &mut account).await?;
+    let part = fetch_part(reader.core, wanted, account).await?;
     let extents = run.extents;
     let unpacked = tokio::task::spawn_blocking(move || {
         extents.iter().map(|extent| unpack(&part, extent, false)).collect::<Result<Vec<_>, _>>()
@@ -144,7 +153,7 @@ async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> Result<Chunks, FetchEr
         .await
         .map_err(|e| FetchError::Internal(e.to_string()))?
         .map_err(|reason| FetchError::Manifest(ManifestError::Bad(reason)))?;
-    Ok(Chunks { content_offset: run.content_offset, plain, account })
+    Ok(Chunks { content_offset: run.content_offset, plain })
 }
 
 fn unpack(part: &SegmentBytes, extent: &Extent, check_hash: bool) -> Result<Vec<u8>, String> {

@@ -1,0 +1,192 @@
+//! Forged and foreign records: refused with words, and no honest work is hidden
+//! by them.
+
+use echonet_node::{clock, node::Node};
+use echonet_protocol::{
+    announcement::{Location, RecordKind},
+    bytes::{ManifestHash, RecordHash},
+    content_id::ContentId,
+    identity::{Identity, Signed, record_hash, sign_body},
+    lease::Receipt,
+    node_descriptor::Roles,
+    params,
+    placement_record::{Placement, PlacementRecord, PlacementSignature},
+    segment::{Scheme, SegmentId},
+    time::UnixSeconds,
+};
+
+use crate::{
+    support::{Net, get, noise, publish},
+    tools::{ByHand, code, stranger},
+};
+
+fn words(outcomes: Vec<Option<String>>) -> String {
+    outcomes.into_iter().next().unwrap().expect("kept").clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_are_not_what_they_say_are_refused_with_words() {
+    let net = Net::start(63, 3, 3600).await;
+    let client = net.client("client", Roles::default()).await;
+    let by_hand = ByHand::ungranted(&client, stranger("publisher"));
+    let node = net.nodes[0].node_id();
+    let put = |kind, bytes: Vec<u8>| {
+        let calls = client.core().client.clone();
+        async move { calls.put_records(&node, vec![(kind, bytes)]).await.unwrap() }
+    };
+    let content = ContentId::of(b"something");
+    let location = Location { segment: SegmentId([5; 32]), offset: 0, length: 100 };
+    let good = by_hand.announcement(content, ManifestHash([6; 32]), location);
+    let kind = RecordKind::Announcement;
+    assert_eq!(put(kind, good.encode()).await, [None]);
+    assert_eq!(put(kind, good.encode()).await, [None], "the same again is kept already");
+
+    let change = |f: &dyn Fn(&mut echonet_protocol::announcement::Announcement)| {
+        let mut body = good.body.clone();
+        f(&mut body);
+        Signed::new(&by_hand.owner, body).encode()
+    };
+    let foreign = change(&|a| a.network.0[0] ^= 1);
+    println!("{}", words(put(kind, foreign).await));
+    let expired = change(&|a| a.expires = UnixSeconds(clock::now().0 - 1));
+    assert!(words(put(kind, expired).await).contains("expired"));
+    let mut forged = good.clone();
+    forged.body.sequence += 1;
+    println!("{}", words(put(kind, forged.encode()).await));
+    let mut trailing = good.encode();
+    trailing.push(0);
+    println!("{}", words(put(kind, trailing).await));
+    println!("{}", words(put(kind, vec![]).await));
+    println!("{}", words(put(kind, noise("no record", 3000)).await));
+    let oversize = words(put(kind, vec![0; params::RECORD_BYTES_MAX + 1]).await);
+    assert!(oversize.contains("bytes"), "{oversize}");
+    let oversize = vec![0; params::PLACEMENT_RECORD_BYTES_MAX + 1];
+    println!("{}", words(put(RecordKind::Placement, oversize).await));
+    println!("{}", words(put(RecordKind::Placement, good.encode()).await));
+    let older = change(&|a| a.sequence -= 1);
+    assert_eq!(put(kind, older).await, [None], "a newer one is here");
+    let (found, _) =
+        client.core().client.get_records(&node, kind, vec![*content.as_bytes()]).await.unwrap();
+    assert_eq!(found, [good.encode()]);
+}
+
+/// Receipts of holders that do not exist, for every shard.
+fn made_up(real: &PlacementRecord, label: &str) -> Vec<Signed<Receipt>> {
+    let receipts = real.body.receipts.iter().enumerate();
+    let receipts = receipts.map(|(i, receipt)| {
+        let holder = stranger(&format!("{label} {i}"));
+        let body = Receipt { holder: holder.node_id(), ..receipt.body.clone() };
+        Signed::new(&holder, body)
+    });
+    receipts.collect()
+}
+
+/// A later version by people who were never asked.
+fn usurped(
+    real: &PlacementRecord,
+    version: u64,
+    receipts: Vec<Signed<Receipt>>,
+) -> PlacementRecord {
+    let body = Placement {
+        version,
+        previous: Some(if version == 2 { record_hash(&real.body) } else { RecordHash([1; 32]) }),
+        receipts,
+        ..real.body.clone()
+    };
+    let mut signers: Vec<Identity> = (0..16).map(|i| stranger(&format!("usurper {i}"))).collect();
+    signers.sort_by_key(Identity::node_id);
+    let sign = |signer: &Identity| PlacementSignature {
+        signer: signer.node_id(),
+        sig: sign_body(signer, &body),
+    };
+    let signatures = signers.iter().map(sign).collect();
+    PlacementRecord { body, signatures }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn placements_with_forged_receipts_or_by_usurpers_hide_nothing() {
+    let net = Net::start(64, 17, 3600).await;
+    let publisher = net.client("publisher", Roles::default()).await;
+    let crook = net.client("crook", Roles::default()).await;
+    let bytes = noise("wanted", 2 << 20);
+    let published = publish(&publisher, net.file("wanted", &bytes)).await.unwrap();
+    let status = {
+        use echonet_node::service::Service as _;
+        crook.work_status(published.content_id.parse().unwrap()).await.unwrap()
+    };
+    let calls = &crook.core().client;
+    let kind = RecordKind::Placement;
+    for segment in &status.segments {
+        let segment: SegmentId = segment.segment_id.parse().unwrap();
+        let found = echonet_node::flow::discover::placements(crook.core(), &[segment]).await;
+        let real = &found[&segment][0];
+        let mut forged = real.clone();
+        forged.body.receipts[0].body.holder = crook.node_id();
+        let mut stolen = real.clone();
+        stolen.body.receipts = made_up(real, "nobody");
+        let later = usurped(real, 2, made_up(real, "later"));
+        let much_later = usurped(real, u64::MAX, made_up(real, "much later"));
+        // One receipt is real: a holder may find itself named.
+        let mut half = made_up(real, "half");
+        half[0] = real.body.receipts[0].clone();
+        let named = usurped(real, 1 << 40, half);
+        for node in &net.nodes {
+            for (record, what) in [
+                (&forged, "a forged receipt"),
+                (&stolen, "an owner that did not sign"),
+                (&later, "a second version by strangers"),
+                (&much_later, "a late version by strangers"),
+                (&named, "a late version that names a holder"),
+            ] {
+                let outcome =
+                    calls.put_records(&node.node_id(), vec![(kind, record.encode())]).await;
+                let why = outcome.unwrap().remove(0);
+                assert!(why.is_some_and(|why| why.len() > 10), "{what} was kept");
+                // Sealing is another way in.
+                let _ = calls.seal(&node.node_id(), vec![record.encode()]).await;
+            }
+        }
+    }
+    let reader = net.client("reader", Roles::default()).await;
+    let (fetched, outcome) = get(&reader, &published.content_id).await;
+    outcome.unwrap();
+    assert!(fetched == bytes);
+    let after = {
+        use echonet_node::service::Service as _;
+        reader.work_status(published.content_id.parse().unwrap()).await.unwrap()
+    };
+    assert!(after.segments.iter().flat_map(|s| &s.shards).all(|shard| shard.alive), "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_holders_beside_the_real_ones_cost_time_only() {
+    let net = Net::start(65, 16, 3600).await;
+    let publisher = net.client("publisher", Roles::default()).await;
+    let crook = net.client("crook", Roles::default()).await;
+    let by_hand = ByHand::granted(&publisher, &net).await;
+    let bytes = noise("crowded", 200_000);
+    let coded = code(&bytes, Scheme::DEFAULT, |_| {});
+    let holders: Vec<_> = net.nodes.iter().map(Node::node_id).collect();
+    let real = by_hand.place(&coded, &holders).await;
+    let page = by_hand.page(&net, &crate::tools::page_of(&bytes, coded.segment(), &bytes)).await;
+    by_hand.announce(&net, &crate::tools::root_of(&bytes, page)).await;
+    // Owners made up, each with a placement of the same segment at holders made up.
+    for i in 0..40 {
+        let owner = stranger(&format!("owner {i}"));
+        let body = Placement {
+            owner: owner.node_id(),
+            receipts: made_up(&real, &format!("crowd {i}")),
+            ..real.body.clone()
+        };
+        let record = PlacementRecord::first(&owner, body);
+        let put = vec![(RecordKind::Placement, coded.segment().0, record.encode())];
+        echonet_node::flow::discover::put(crook.core(), put).await;
+    }
+    let reader = net.client("reader", Roles::default()).await;
+    let begun = std::time::Instant::now();
+    let (fetched, outcome) = get(&reader, &ContentId::of(&bytes).to_string()).await;
+    outcome.unwrap();
+    assert!(fetched == bytes);
+    println!("read among made-up holders in {:?}", begun.elapsed());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}
