@@ -3,7 +3,7 @@
 //!
 //! It decides nothing: see `flow` and `serve`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use echonet_protocol::{
     content_id::ContentId,
@@ -47,6 +47,10 @@ use crate::{
 
 /// Live checks carried out at once on behalf of others.
 const LIVE_CHECKS_MAX: usize = 2;
+/// Longest wait for peers to confirm that connections are closed, milliseconds.
+const CLOSE_MS_MAX: u64 = 3_000;
+/// The same for a client.
+const CLOSE_MS_MAX_CLIENT: u64 = 300;
 /// Roles whose nodes answer lookups: reachable ones.
 const ROUTING_ROLES: [Roles; 3] = [Roles::STORAGE, Roles::ARCHIVE, Roles::WITNESS];
 
@@ -144,7 +148,13 @@ impl Node {
         if let Err(e) = self.router.shutdown().await {
             tracing::warn!("the router did not end cleanly: {e}");
         }
-        self.core.endpoint.close().await;
+        // Peers that are gone never confirm; a person who waits for a command should not wait for
+        // them.
+        let patience = if self.core.serves() { CLOSE_MS_MAX } else { CLOSE_MS_MAX_CLIENT };
+        let close = self.core.endpoint.close();
+        if tokio::time::timeout(Duration::from_millis(patience), close).await.is_err() {
+            tracing::debug!("some peers did not confirm the end of their connections");
+        }
         if let Some(vault) = self.core.vault.clone() {
             // Saves the next start some replaying; the volumes have everything.
             let checkpoint = tokio::task::spawn_blocking(move || vault.checkpoint());

@@ -1,13 +1,16 @@
 //! `echonet node`: the daemon.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
 use super::{args::NodeArgs, output::Output, start::OwnNode};
 use crate::{
     api::server::ApiServer,
-    datadir::{ApiFile, DataDir, random_bytes},
+    datadir::{ApiFile, DataDir, Lock, random_bytes},
     devnet::NodeReady,
     service::{ServiceError, ServiceResult},
     settings::{Purpose, Settings},
@@ -15,6 +18,8 @@ use crate::{
 
 /// How long running requests may take once the daemon is asked to end.
 const API_GRACE: Duration = Duration::from_secs(3);
+/// How long the data directory may stay locked by a process that is ending.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long the node may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Exit code of a process that was interrupted at once, as shells have it.
@@ -26,7 +31,7 @@ pub(super) async fn run(dir: &DataDir, args: NodeArgs, output: &Output) -> Servi
     let closed = args.until_stdin_closes.then(stdin_closed);
     let settings = Settings::load(dir, &args)?;
     let api_addr = settings.api_addr()?;
-    let _lock = dir.lock("node")?;
+    let _lock = lock(dir).await?;
     let config = settings.into_config(dir, Purpose::Daemon)?;
     let node = OwnNode::start(dir, config).await?;
     let outcome = serve(dir, &node, api_addr, output, &mut signals, closed).await;
@@ -40,6 +45,21 @@ pub(super) async fn run(dir: &DataDir, args: NodeArgs, output: &Output) -> Servi
         }
     }
     outcome
+}
+
+/// The directory's lock. A process that was just killed keeps it until the system
+/// has taken it apart, so a restart waits a little.
+async fn lock(dir: &DataDir) -> ServiceResult<Lock> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        if let Some(lock) = dir.try_lock("node")? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            return Err(dir.in_use().into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Answers over the local API until asked to end.

@@ -124,14 +124,33 @@ pub async fn join(core: &Core) -> usize {
     for addr in &core.config.bootstrap {
         learn_address(&core.endpoint, addr);
     }
+    if !core.serves() {
+        return join_as_client(core, bootstrap).await;
+    }
     let answered = greet_all(core, &bootstrap).await;
     let mut new = Vec::new();
     for node in &bootstrap {
         new.extend(exchange(core, node).await);
     }
-    if core.serves() {
-        new.truncate(NEW_GREETED_MAX);
-        greet_all(core, &new).await;
+    new.truncate(NEW_GREETED_MAX);
+    greet_all(core, &new).await;
+    answered
+}
+
+/// A client goes on with the first bootstrap node that answers and tells it
+/// whom it knows: a person is waiting, and dead nodes take seconds to be sure of.
+async fn join_as_client(core: &Core, bootstrap: Vec<NodeId>) -> usize {
+    let greetings =
+        stream::iter(bootstrap).map(|node| async move { (greet(core, &node).await, node) });
+    let mut greetings = greetings.buffer_unordered(GREET_PARALLEL);
+    let mut answered = 0;
+    while let Some((has_answered, node)) = greetings.next().await {
+        if has_answered {
+            answered += 1;
+            if !exchange(core, &node).await.is_empty() {
+                break;
+            }
+        }
     }
     answered
 }

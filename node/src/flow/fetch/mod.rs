@@ -97,6 +97,8 @@ pub fn fetch_config(bytes: u64) -> FetchConfig {
         parallel_max: PARALLEL_MAX,
         attempt_timeout_ms: base.attempt_timeout_ms + extra_ms,
         deadline_ms: base.deadline_ms + extra_ms,
+        // Who did not answer a moment ago is not dialled again within seconds anyway.
+        retries_max: 1,
         ..base
     }
 }
@@ -146,6 +148,7 @@ impl Fetch<'_> {
         let locator = Locator::default();
         let reader = Reader { core: self.core, locator: &locator, config: fetch_config(0) };
         let found = race::find(self.core, self.content).await?;
+        tracing::debug!("{} announcements found", found.announcements.len());
         let mut done = 0;
         let mut wanted = None;
         if let Some(copy) = copy::find(self.core, &found.announcements).await {
