@@ -26,6 +26,7 @@ use crate::{
     client::CallError,
     clock,
     core::Core,
+    flow::votes::Votes,
     members::Reach,
     net::{address::ObservedPrefix, routing::ContentRouting as _},
     serve,
@@ -130,7 +131,7 @@ async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
 struct Search {
     wanted: BTreeSet<Id>,
     found: BTreeSet<Id>,
-    records: BTreeSet<Vec<u8>>,
+    records: Votes,
 }
 
 impl Search {
@@ -138,18 +139,13 @@ impl Search {
         Self { wanted: ids.into_iter().collect(), ..Self::default() }
     }
 
-    /// Keeps what verifies and was asked for.
+    /// Keeps what verifies and was asked for. Many nodes keep the same bytes: each is verified once.
     fn take(&mut self, core: &Core, kind: RecordKind, records: Vec<Vec<u8>>) {
-        for bytes in records {
-            // Many nodes keep the same bytes: verify each once.
-            if self.records.contains(&bytes) {
-                continue;
-            }
-            if let Some(id) = record_id(core, kind, &bytes).filter(|id| self.wanted.contains(id)) {
-                self.found.insert(id);
-                self.records.insert(bytes);
-            }
-        }
+        let Self { wanted, found, records: votes } = self;
+        votes.take(records, |bytes| {
+            let id = record_id(core, kind, bytes).filter(|id| wanted.contains(id));
+            id.map(|id| found.insert(id)).is_some()
+        });
     }
 
     fn is_complete(&self) -> bool {
@@ -161,9 +157,9 @@ impl Search {
     }
 }
 
-/// Searches for the records of some ids: first among the known nodes, then, for
+/// Searches for the records of some ids, those that most nodes gave first: among the known nodes, then, for
 /// what these do not have, where the router leads.
-async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> BTreeSet<Vec<u8>> {
+async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> Vec<Vec<u8>> {
     let mut search = Search::new(ids);
     let own = search.missing();
     search.take(
@@ -188,7 +184,7 @@ async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> BTreeSet<Vec<u8>
         }
     }
     ask(core, kind, asked, &mut search).await;
-    search.records
+    search.records.ranked()
 }
 
 /// Every valid announcement of a content that can be found, newest of each

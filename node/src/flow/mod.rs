@@ -11,3 +11,4 @@ pub mod maintain;
 pub mod publish;
 pub mod status;
 pub mod unpublish;
+pub mod votes;

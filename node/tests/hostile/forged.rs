@@ -17,7 +17,7 @@ use echonet_protocol::{
 
 use crate::{
     support::{Net, get, noise, publish},
-    tools::{ByHand, code, stranger},
+    tools::{Attacker, ByHand, code, page_of, root_of, stranger},
 };
 
 fn words(outcomes: Vec<Option<String>>) -> String {
@@ -162,25 +162,27 @@ async fn placements_with_forged_receipts_or_by_usurpers_hide_nothing() {
 async fn made_up_holders_beside_the_real_ones_cost_time_only() {
     let net = Net::start(65, 16, 3600).await;
     let publisher = net.client("publisher", Roles::default()).await;
-    let crook = net.client("crook", Roles::default()).await;
     let by_hand = ByHand::granted(&publisher, &net).await;
     let bytes = noise("crowded", 200_000);
     let coded = code(&bytes, Scheme::DEFAULT, |_| {});
     let holders: Vec<_> = net.nodes.iter().map(Node::node_id).collect();
     let real = by_hand.place(&coded, &holders).await;
-    let page = by_hand.page(&net, &crate::tools::page_of(&bytes, coded.segment(), &bytes)).await;
-    by_hand.announce(&net, &crate::tools::root_of(&bytes, page)).await;
+    let page = by_hand.page(&net, &page_of(&bytes, coded.segment(), &bytes)).await;
+    by_hand.announce(&net, &root_of(&bytes, page)).await;
     // Owners made up, each with a placement of the same segment at holders made up.
-    for i in 0..40 {
-        let owner = stranger(&format!("owner {i}"));
-        let body = Placement {
-            owner: owner.node_id(),
-            receipts: made_up(&real, &format!("crowd {i}")),
-            ..real.body.clone()
-        };
-        let record = PlacementRecord::first(&owner, body);
-        let put = vec![(RecordKind::Placement, coded.segment().0, record.encode())];
-        echonet_node::flow::discover::put(crook.core(), put).await;
+    // Other ones at every node: more than a reader looks at.
+    let attacker = Attacker::at(&net, (65, 100), "owners").await;
+    for (n, node) in net.nodes.iter().enumerate() {
+        let records = (0..20).map(|i| {
+            let owner = stranger(&format!("owner {n} {i}"));
+            let body = Placement {
+                owner: owner.node_id(),
+                receipts: made_up(&real, &format!("crowd {n} {i}")),
+                ..real.body.clone()
+            };
+            (RecordKind::Placement, PlacementRecord::first(&owner, body).encode())
+        });
+        attacker.client.put_records(&node.node_id(), records.collect()).await.unwrap();
     }
     let reader = net.client("reader", Roles::default()).await;
     let begun = std::time::Instant::now();

@@ -3,7 +3,7 @@
 
 use echonet_node::node::Node;
 use echonet_protocol::{
-    announcement::Location,
+    announcement::{Location, RecordKind},
     bytes::ManifestHash,
     content_id::ContentId,
     data::GROUP_BYTES,
@@ -13,7 +13,7 @@ use echonet_protocol::{
 
 use crate::{
     support::{Net, get, get_range, noise, publish},
-    tools::{ByHand, get_and_catch, page_of, root_of, stranger},
+    tools::{Attacker, ByHand, get_and_catch, page_of, root_of, stranger},
 };
 
 /// A content of so many MiB.
@@ -176,14 +176,17 @@ async fn many_liars_do_not_hide_an_honest_publisher() {
     let liar = ByHand::ungranted(&crook, stranger("the first of many"));
     let other = noise("something else", bytes.len());
     let segment = liar.segment(&net, &other).await;
-    for i in 0..40 {
-        let liar = ByHand::ungranted(&crook, stranger(&format!("one of many {i}")));
-        let location = Location { segment, offset: i * 100, length: 5_000 };
-        let announcement =
-            liar.announcement(ContentId::of(&bytes), ManifestHash([i as u8; 32]), location);
-        let kind = echonet_protocol::announcement::RecordKind::Announcement;
-        let put = vec![(kind, *ContentId::of(&bytes).as_bytes(), announcement.encode())];
-        echonet_node::flow::discover::put(crook.core(), put).await;
+    // Other ones at every node: more than a reader looks at.
+    let attacker = Attacker::at(&net, (55, 100), "liars").await;
+    for (n, node) in net.nodes.iter().enumerate() {
+        let records = (0..20u32).map(|i| {
+            let liar = ByHand::ungranted(&crook, stranger(&format!("one of many {n} {i}")));
+            let location = Location { segment, offset: i * 100, length: 5_000 };
+            let manifest = ManifestHash(*blake3::hash(&[n as u8, i as u8]).as_bytes());
+            let announcement = liar.announcement(ContentId::of(&bytes), manifest, location);
+            (RecordKind::Announcement, announcement.encode())
+        });
+        attacker.client.put_records(&node.node_id(), records.collect()).await.unwrap();
     }
-    read_all(&reader, &bytes, "forty liars").await;
+    read_all(&reader, &bytes, "many liars").await;
 }
