@@ -17,8 +17,10 @@ pub(crate) const TRAILER_LEN: usize = 32;
 pub(crate) const STATE_LEN_MAX: u32 = 65_536;
 /// Longest list in a footer.
 pub(crate) const FOOTER_LEN_MAX: u32 = 8 << 20;
-/// Longest meta: a segment descriptor or a placement record.
+/// Longest meta of a shard: a segment descriptor.
 pub const META_LEN_MAX: u32 = 8_192;
+/// Longest placement record; one that lists the moves of a wide segment is some 11 KiB.
+pub const PLACEMENT_LEN_MAX: u32 = 65_536;
 /// Longest shard.
 pub const SHARD_LEN_MAX: u32 = 4 << 20;
 /// Most leases on one key, ended ones included.
@@ -188,8 +190,8 @@ impl RecordHead {
         let (aux_hash, shard_hash) = (reader.array()?, reader.array()?);
         reader.end()?;
         let state_max = if kind == Kind::Footer { FOOTER_LEN_MAX } else { STATE_LEN_MAX };
-        let bounded =
-            state_len <= state_max && meta_len <= META_LEN_MAX && shard_len <= SHARD_LEN_MAX;
+        let meta_max = if kind == Kind::Placement { PLACEMENT_LEN_MAX } else { META_LEN_MAX };
+        let bounded = state_len <= state_max && meta_len <= meta_max && shard_len <= SHARD_LEN_MAX;
         (bounded && found == at).then_some(Self {
             kind,
             key,

@@ -71,3 +71,27 @@ fn a_trailer_counts_in_its_own_volume_only() {
     assert_eq!(decode_trailer(&trailer, &[1; 32]), Some(77));
     assert_eq!(decode_trailer(&trailer, &[2; 32]), None);
 }
+
+#[test]
+fn only_a_placement_may_have_a_long_meta() {
+    let at = Position { volume: 3, offset: 8192 };
+    let head = |kind, meta_len| RecordHead {
+        kind,
+        key: Key { segment: [3; 32], index: 0 },
+        at,
+        state_len: 8,
+        meta_len,
+        shard_len: 0,
+        aux_hash: [1; 32],
+        shard_hash: [0; 32],
+    };
+    let parses = |head: RecordHead| RecordHead::decode(&head.encode(&[5; 32]), &[5; 32], at);
+    for (kind, len_max) in [
+        (Kind::Placement, PLACEMENT_LEN_MAX),
+        (Kind::Put, META_LEN_MAX),
+        (Kind::Lost, META_LEN_MAX),
+    ] {
+        assert_eq!(parses(head(kind, len_max)), Some(head(kind, len_max)));
+        assert_eq!(parses(head(kind, len_max + 1)), None);
+    }
+}

@@ -190,7 +190,7 @@ pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
         },
         Op::Seal { key, lease } => plan_seal(index, *key, lease),
         Op::Placement { segment, version, record } => {
-            plan_placement(index, *segment, *version, record)
+            plan_placement(index, config, *segment, *version, record)
         }
         Op::Quarantine { key, at } => match index.entry(View::Staged, *key)? {
             Some(entry) if entry.at == *at && !entry.state.quarantined => {
@@ -315,8 +315,14 @@ fn placement_draft(segment: SegmentId, version: u64, record: &Bytes) -> Draft {
     Draft { meta: record.clone(), ..small(Kind::Placement, placement_key(segment), state) }
 }
 
-fn plan_placement(index: &Index, segment: SegmentId, version: u64, record: &Bytes) -> Planned {
-    bounded("a placement record", record.len(), META_LEN_MAX)?;
+fn plan_placement(
+    index: &Index,
+    config: &VaultConfig,
+    segment: SegmentId,
+    version: u64,
+    record: &Bytes,
+) -> Planned {
+    bounded("a placement record", record.len(), config.placement_len_max)?;
     if !index.has_segment(View::Staged, &segment)? {
         return Err(WriteError::NotStored);
     }

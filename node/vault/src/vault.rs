@@ -4,7 +4,7 @@ use crate::config::VaultConfig;
 use crate::core::Core;
 use crate::disk::{Disk, SyncSite};
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::format::SHARD_LEN_MAX;
+use crate::format::{PLACEMENT_LEN_MAX, SHARD_LEN_MAX};
 use crate::kv::{IndexError, View};
 use crate::locked::locked;
 use crate::maintain::Scrub;
@@ -102,6 +102,9 @@ fn check_config(config: &VaultConfig) -> Result<(), OpenError> {
     let refuse = |why: String| Err(OpenError::Config(why));
     if config.shard_len_max > SHARD_LEN_MAX {
         return refuse(format!("shard_len_max is more than {SHARD_LEN_MAX}"));
+    }
+    if config.placement_len_max > PLACEMENT_LEN_MAX {
+        return refuse(format!("placement_len_max is more than {PLACEMENT_LEN_MAX}"));
     }
     if config.volume_len < config.volume_len_min() {
         return refuse(format!("volume_len is less than {}", config.volume_len_min()));
@@ -279,7 +282,7 @@ impl Vault {
         self.record(Op::Seal { key, lease })
     }
 
-    /// Stores a newer placement record (at most 8 KiB) of a segment that has a shard here.
+    /// Stores a newer placement record (at most 64 KiB) of a segment that has a shard here.
     ///
     /// # Errors
     /// No shard of the segment here, or this or a newer version is stored.

@@ -485,7 +485,10 @@ impl World {
 }
 
 fn record(segment: u64, version: u64) -> Vec<u8> {
-    format!("placement {segment} version {version}").into_bytes()
+    let mut record = format!("placement {segment} version {version} ").into_bytes();
+    // Some as short as their name, some as long as they may be.
+    record.resize(record.len().max((segment * 1_571 + version * 977) as usize % 4_096), b'.');
+    record
 }
 
 /// What a change is about: a shard, a segment's placement, or everything.

@@ -7,12 +7,13 @@ use echonet_vault::{
 use std::path::Path;
 use std::sync::Arc;
 
-/// A vault with volumes of 128 KiB and shards of at most 4 KiB.
+/// A vault with volumes of 128 KiB, shards and placements of at most 4 KiB.
 pub(crate) fn small_config() -> VaultConfig {
     VaultConfig {
         quota_bytes: 16 << 20,
         volume_len: 128 << 10,
         shard_len_max: 4 << 10,
+        placement_len_max: 4 << 10,
         unsealed_ttl_epochs: 4,
         grace_epochs: 2,
         free_term_epochs_max: 7,
