@@ -4,14 +4,16 @@ use proptest::prelude::*;
 
 fn lease() -> impl Strategy<Value = StoredLease> {
     let pool = prop_oneof![
-        any::<[u8; 32]>().prop_map(|grant| Pool::Granted { grant }),
+        any::<([u8; 32], u64)>()
+            .prop_map(|(grant, until_epoch)| Pool::Granted { grant, until_epoch }),
         any::<[u8; 16]>().prop_map(|prefix| Pool::Free { prefix }),
     ];
-    (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
-        |(id, owner, pool, [from_epoch, until_epoch, added_epoch], [sealed, ended])| StoredLease {
-            meta: LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed },
-            added_epoch,
-            ended,
+    let rest = (any::<[u64; 3]>(), any::<[bool; 2]>(), any::<u128>());
+    (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, rest).prop_map(
+        |(id, owner, pool, ([from_epoch, until_epoch, added_epoch], [sealed, ended], used))| {
+            let grant_used = if matches!(pool, Pool::Free { .. }) { 0 } else { used };
+            let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed };
+            StoredLease { meta, added_epoch, ended, grant_used }
         },
     )
 }
@@ -60,6 +62,7 @@ proptest! {
     fn decoders_take_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode_state(&bytes);
         let _ = decode_lease(&bytes);
+        let _ = decode_grant_used(&bytes);
         let at = Position::default();
         prop_assert_eq!(RecordHead::decode(&bytes, &[0; 32], at), None);
     }

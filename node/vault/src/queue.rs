@@ -17,6 +17,8 @@ pub(crate) enum Work {
     Checkpoint,
     /// Close the active volume and begin another.
     Rotate,
+    /// Forget the use of grants that were over a grace before this epoch.
+    ForgetGrants(u64),
     /// Remove a volume out of which everything was moved.
     Retire(u64),
 }

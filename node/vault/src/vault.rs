@@ -416,6 +416,15 @@ impl Vault {
         Ok(entry.map(|entry| entry.state.leases).unwrap_or_default())
     }
 
+    /// Byte-epochs of a grant that leases used here, forgotten and ended ones included; 0 once the
+    /// grant is over and collected.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn grant_used(&self, grant: &[u8; 32]) -> Result<u128, IndexError> {
+        locked(&self.0.core.index).grant_used(View::Durable, grant)
+    }
+
     /// The newest placement record of a segment: version and bytes.
     ///
     /// # Errors

@@ -98,6 +98,10 @@ impl Writer {
                     let result = self.rotate().map(|()| Outcome::Written);
                     job.finish(result);
                 }
+                Work::ForgetGrants(epoch) => {
+                    let result = self.forget_grants(epoch);
+                    job.finish(result);
+                }
                 Work::Retire(number) => {
                     let result = self.retire(number);
                     job.finish(result);

@@ -50,7 +50,7 @@ pub(crate) fn lease(number: u64, id: u64, until_epoch: u64) -> LeaseMeta {
     LeaseMeta {
         id: bytes,
         owner: [7; 32],
-        pool: Pool::Granted { grant: [id as u8; 32] },
+        pool: Pool::Granted { grant: [id as u8; 32], until_epoch: 1_000 },
         from_epoch: 0,
         until_epoch,
         sealed: true,
