@@ -287,11 +287,12 @@ impl World {
 
     fn random_lease(&mut self, number: u64) -> LeaseMeta {
         let id = self.rng.random_range(0..LEASE_IDS);
-        let until = self.model.epoch + self.rng.random_range(1..12);
-        // Grants of two epochs each, so that short runs see many end.
-        let era = self.model.epoch / 2;
+        let longest = if self.rng.random_bool(0.5) { 2 } else { 12 };
+        let until = self.model.epoch + self.rng.random_range(1..longest);
+        // Grants of five epochs each, so that some end in short runs and some outlast their leases.
+        let era = self.model.epoch / 5;
         let grant = [self.rng.random_range(0..2) + 2 * era as u8; 32];
-        let pool = Pool::Granted { grant, until_epoch: 2 * era + 2 };
+        let pool = Pool::Granted { grant, until_epoch: 5 * era + 5 };
         LeaseMeta { sealed: self.rng.random_bool(0.6), pool, ..lease(number, id, until) }
     }
 
@@ -384,7 +385,7 @@ impl World {
     }
 
     fn collect(&mut self) -> Checked {
-        self.model.epoch += self.rng.random_range(0..3);
+        self.model.epoch += self.rng.random_range(0..4);
         match self.vault()?.collect(self.model.epoch) {
             Ok(report) => {
                 // One that found nothing to do wrote nothing, and stands on nothing.
@@ -470,9 +471,9 @@ impl World {
             77..82 => self.index_is_good |= self.vault()?.checkpoint().is_ok(),
             82..85 => self.restart()?,
             85..91 => self.crash()?,
-            91..92 => self.delete_index()?,
-            92..94 => self.fill_up()?,
-            94..96 => {
+            91..93 => self.delete_index()?,
+            93..95 => self.fill_up()?,
+            95..97 => {
                 let sites = [
                     SyncSite::Group,
                     SyncSite::Group,
