@@ -18,7 +18,7 @@ use crate::rows;
 use crate::scan::Scan;
 use crate::types::{Key, LeaseMeta, SegmentId, StoredLease};
 use crate::volume::Volumes;
-use crate::writer::{Active, Writer};
+use crate::writer::{Active, Pace, Writer};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -499,8 +499,15 @@ fn start_writer(
     }
     core.volume_bytes.fetch_add(bytes, Ordering::AcqRel);
     let next_number = scan.next_number;
-    let mut writer =
-        Writer { core: Arc::clone(core), active, next_number, cut: None, repairs, stopped: None };
+    let mut writer = Writer {
+        core: Arc::clone(core),
+        active,
+        next_number,
+        cut: None,
+        repairs,
+        stopped: None,
+        pace: Pace::default(),
+    };
     remove_leaving(core, scan)?;
     if matches!(tail, Tail::Seal(_))
         && let Err(error) = writer.rotate()
