@@ -26,6 +26,10 @@ impl<'a> Reader<'a> {
         Some(u64::from_le_bytes(self.array()?))
     }
 
+    pub(crate) fn u128(&mut self) -> Option<u128> {
+        Some(u128::from_le_bytes(self.array()?))
+    }
+
     /// Bytes that the format says are zero.
     pub(crate) fn zeros(&mut self, len: usize) -> Option<()> {
         self.take(len)?.iter().all(|byte| *byte == 0).then_some(())

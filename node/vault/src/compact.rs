@@ -8,7 +8,7 @@ use crate::locked::locked;
 use crate::plan::{Op, Outcome};
 use crate::queue::Work;
 use crate::read::{locate, placement_bytes};
-use crate::rows::{Live, VolumeRow};
+use crate::rows::{self, GrantRow, Live, VolumeRow};
 use crate::types::{Key, Position, SegmentId};
 use crate::vault::Vault;
 use crate::volume::VolumeFile;
@@ -57,6 +57,7 @@ impl Vault {
             CompactReport { volume: number, bytes: row.len, ..CompactReport::default() };
         self.move_live(number, &mut report)?;
         self.move_log(number, row.len, &mut report)?;
+        self.move_grants(number, &mut report)?;
         crash_point("vault.compact.moved");
         match self.ask(Work::Retire(number), None)? {
             Outcome::Dropped => Ok(Some(report)),
@@ -93,6 +94,8 @@ impl Vault {
                 let op = match live {
                     Live::Entry(key) => self.move_entry(key, at, report)?,
                     Live::Placement(segment) => self.move_placement(segment, at, report)?,
+                    // With all other grants, when what was moved has said it again for most.
+                    Live::Grant(_) => None,
                 };
                 bytes += op.as_ref().map_or(0, Op::bytes);
                 ops.extend(op);
@@ -174,6 +177,24 @@ impl Vault {
         }
         report.moved += self.written(ops)?;
         Ok(())
+    }
+
+    /// The use of grants that only records of the volume tell: of leases on shards that are gone.
+    fn move_grants(&self, number: u64, report: &mut CompactReport) -> Result<(), MaintainError> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = {
+                let index = locked(&self.0.core.index);
+                index.kv.page(View::Durable, rows::GRANT, after.as_deref(), BATCH_OPS)?
+            };
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let again = page.iter().filter_map(|(key, row)| {
+                let (grant, row) = (rows::tail_grant(key)?, GrantRow::decode(row)?);
+                (row.at.volume == number).then_some(Op::GrantAgain { grant, from: row.at })
+            });
+            report.moved += self.written(again.collect())?;
+        }
     }
 
     fn written(&self, ops: Vec<Op>) -> Result<u64, MaintainError> {

@@ -1,7 +1,7 @@
 //! What a vault may use and every bound it keeps, in one place.
 use crate::format::{
-    FIRST_RECORD_AT, FOOTER_LEN_MAX, LEASE_LEN, LEASES_PER_KEY_MAX, META_LEN_MAX, RECORD_LEN,
-    SHARD_LEN_MAX, TRAILER_LEN,
+    FIRST_RECORD_AT, FOOTER_LEN_MAX, LEASE_LEN, LEASES_PER_KEY_MAX, META_LEN_MAX,
+    PLACEMENT_LEN_MAX, RECORD_LEN, SHARD_LEN_MAX, TRAILER_LEN,
 };
 
 /// Parameters of a vault. Lengths are in bytes, times in epochs of the network.
@@ -14,6 +14,8 @@ pub struct VaultConfig {
     pub volume_len: u64,
     /// Longest shard accepted; at most 4 MiB.
     pub shard_len_max: u32,
+    /// Longest placement record accepted; at most 64 KiB.
+    pub placement_len_max: u32,
     /// How long an unsealed lease counts after it was added.
     pub unsealed_ttl_epochs: u64,
     /// How long after its last lease a shard is kept.
@@ -39,6 +41,7 @@ impl Default for VaultConfig {
             quota_bytes: 10 << 30,
             volume_len: 1 << 30,
             shard_len_max: SHARD_LEN_MAX,
+            placement_len_max: PLACEMENT_LEN_MAX,
             unsealed_ttl_epochs: 24,
             grace_epochs: 24,
             free_term_epochs_max: 7 * 24,
@@ -55,11 +58,10 @@ impl VaultConfig {
     /// The shortest volume that can hold two of the longest records.
     #[must_use]
     pub fn volume_len_min(&self) -> u64 {
-        let record = RECORD_LEN as u64
-            + (24 + LEASES_PER_KEY_MAX * LEASE_LEN) as u64
-            + u64::from(META_LEN_MAX)
-            + u64::from(self.shard_len_max);
-        2 * (FIRST_RECORD_AT + 2 * record)
+        let state = (24 + LEASES_PER_KEY_MAX * LEASE_LEN) as u64;
+        let put = state + u64::from(META_LEN_MAX) + u64::from(self.shard_len_max);
+        let placement = 8 + u64::from(self.placement_len_max);
+        2 * (FIRST_RECORD_AT + 2 * (RECORD_LEN as u64 + put.max(placement)))
     }
 
     /// Longest list in a footer of a volume of this length.

@@ -17,8 +17,10 @@ pub(crate) const TRAILER_LEN: usize = 32;
 pub(crate) const STATE_LEN_MAX: u32 = 65_536;
 /// Longest list in a footer.
 pub(crate) const FOOTER_LEN_MAX: u32 = 8 << 20;
-/// Longest meta: a segment descriptor or a placement record.
+/// Longest meta of a shard: a segment descriptor.
 pub const META_LEN_MAX: u32 = 8_192;
+/// Longest placement record; one that lists the moves of a wide segment is some 11 KiB.
+pub const PLACEMENT_LEN_MAX: u32 = 65_536;
 /// Longest shard.
 pub const SHARD_LEN_MAX: u32 = 4 << 20;
 /// Most leases on one key, ended ones included.
@@ -26,9 +28,9 @@ pub const LEASES_PER_KEY_MAX: usize = 64;
 /// Most of them that are without a grant.
 pub(crate) const FREE_LEASES_PER_KEY_MAX: usize = LEASES_PER_KEY_MAX / 2;
 /// Length of one encoded lease.
-pub(crate) const LEASE_LEN: usize = 128;
+pub(crate) const LEASE_LEN: usize = 152;
 
-const VOLUME_MAGIC: [u8; 8] = *b"ECHOVOL1";
+const VOLUME_MAGIC: [u8; 8] = *b"ECHOVOL2";
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"EREC";
 const TRAILER_MAGIC: [u8; 8] = *b"ECHOFOOT";
 
@@ -47,10 +49,11 @@ pub(crate) enum Kind {
     Lost = 10,
     Footer = 11,
     PlacementDropped = 12,
+    GrantUsed = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Put,
         Self::Move,
         Self::LeaseAdded,
@@ -63,6 +66,7 @@ impl Kind {
         Self::Lost,
         Self::Footer,
         Self::PlacementDropped,
+        Self::GrantUsed,
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -190,8 +194,8 @@ impl RecordHead {
         let (aux_hash, shard_hash) = (reader.array()?, reader.array()?);
         reader.end()?;
         let state_max = if kind == Kind::Footer { FOOTER_LEN_MAX } else { STATE_LEN_MAX };
-        let bounded =
-            state_len <= state_max && meta_len <= META_LEN_MAX && shard_len <= SHARD_LEN_MAX;
+        let meta_max = if kind == Kind::Placement { PLACEMENT_LEN_MAX } else { META_LEN_MAX };
+        let bounded = state_len <= state_max && meta_len <= meta_max && shard_len <= SHARD_LEN_MAX;
         (bounded && found == at).then_some(Self {
             kind,
             key,
@@ -211,12 +215,12 @@ pub(crate) fn total_len(state_len: u32, meta_len: u32, shard_len: u32) -> u64 {
 }
 
 pub(crate) fn encode_lease(lease: &StoredLease, out: &mut Vec<u8>) {
-    let (pool, pool_id) = match lease.meta.pool {
-        Pool::Granted { grant } => (0, grant),
+    let (pool, pool_id, grant_until) = match lease.meta.pool {
+        Pool::Granted { grant, until_epoch } => (0, grant, until_epoch),
         Pool::Free { prefix } => {
             let mut id = [0; 32];
             id[..16].copy_from_slice(&prefix);
-            (1, id)
+            (1, id, 0)
         }
     };
     let flags = u8::from(lease.meta.sealed) | u8::from(lease.ended) << 1;
@@ -224,9 +228,11 @@ pub(crate) fn encode_lease(lease: &StoredLease, out: &mut Vec<u8>) {
     out.extend_from_slice(&lease.meta.owner);
     out.extend_from_slice(&[pool, flags, 0, 0, 0, 0, 0, 0]);
     out.extend_from_slice(&pool_id);
-    for epoch in [lease.meta.from_epoch, lease.meta.until_epoch, lease.added_epoch] {
+    let epochs = [lease.meta.from_epoch, lease.meta.until_epoch, lease.added_epoch, grant_until];
+    for epoch in epochs {
         out.extend_from_slice(&epoch.to_le_bytes());
     }
+    out.extend_from_slice(&lease.grant_used.to_le_bytes());
 }
 
 pub(crate) fn decode_lease(bytes: &[u8]) -> Option<StoredLease> {
@@ -234,20 +240,23 @@ pub(crate) fn decode_lease(bytes: &[u8]) -> Option<StoredLease> {
     let (id, owner) = (reader.array()?, reader.array()?);
     let (pool, flags) = (reader.u8()?, reader.u8()?);
     reader.zeros(6)?;
-    let pool = match pool {
-        0 => Pool::Granted { grant: reader.array()? },
-        1 => {
-            let prefix = reader.array()?;
-            reader.zeros(16)?;
+    let mut pool_id = Reader(reader.take(32)?);
+    let (from_epoch, until_epoch) = (reader.u64()?, reader.u64()?);
+    let (added_epoch, grant_until) = (reader.u64()?, reader.u64()?);
+    let grant_used = reader.u128()?;
+    reader.end()?;
+    let pool = match (pool, grant_until, grant_used) {
+        (0, until_epoch, _) => Pool::Granted { grant: pool_id.array()?, until_epoch },
+        (1, 0, 0) => {
+            let prefix = pool_id.array()?;
+            pool_id.zeros(16)?;
             Pool::Free { prefix }
         }
         _ => return None,
     };
-    let (from_epoch, until_epoch) = (reader.u64()?, reader.u64()?);
-    let added_epoch = reader.u64()?;
-    reader.end()?;
     let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed: flags & 1 != 0 };
-    (flags < 4).then_some(StoredLease { meta, added_epoch, ended: flags & 2 != 0 })
+    let ended = flags & 2 != 0;
+    (flags < 4).then_some(StoredLease { meta, added_epoch, ended, grant_used })
 }
 
 pub(crate) fn encode_state(state: &EntryState) -> Vec<u8> {
@@ -272,7 +281,21 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Option<EntryState> {
     Some(EntryState { created_epoch, quarantined: flags == 1, leases: leases? })
 }
 
-/// A placement's key: the segment, index 0.
+/// The state of a record that says how much of a grant was used: byte-epochs, the grant's end.
+pub(crate) fn encode_grant_used(used: u128, until_epoch: u64) -> Vec<u8> {
+    let mut out = used.to_le_bytes().to_vec();
+    out.extend_from_slice(&until_epoch.to_le_bytes());
+    out
+}
+
+pub(crate) fn decode_grant_used(state: &[u8]) -> Option<(u128, u64)> {
+    let mut reader = Reader(state);
+    let decoded = (reader.u128()?, reader.u64()?);
+    reader.end()?;
+    Some(decoded)
+}
+
+/// A placement's (or grant's) key: its 32 bytes, index 0.
 pub(crate) fn placement_key(segment: SegmentId) -> Key {
     Key { segment, index: 0 }
 }

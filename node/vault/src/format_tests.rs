@@ -4,14 +4,16 @@ use proptest::prelude::*;
 
 fn lease() -> impl Strategy<Value = StoredLease> {
     let pool = prop_oneof![
-        any::<[u8; 32]>().prop_map(|grant| Pool::Granted { grant }),
+        any::<([u8; 32], u64)>()
+            .prop_map(|(grant, until_epoch)| Pool::Granted { grant, until_epoch }),
         any::<[u8; 16]>().prop_map(|prefix| Pool::Free { prefix }),
     ];
-    (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
-        |(id, owner, pool, [from_epoch, until_epoch, added_epoch], [sealed, ended])| StoredLease {
-            meta: LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed },
-            added_epoch,
-            ended,
+    let rest = (any::<[u64; 3]>(), any::<[bool; 2]>(), any::<u128>());
+    (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, rest).prop_map(
+        |(id, owner, pool, ([from_epoch, until_epoch, added_epoch], [sealed, ended], used))| {
+            let grant_used = if matches!(pool, Pool::Free { .. }) { 0 } else { used };
+            let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed };
+            StoredLease { meta, added_epoch, ended, grant_used }
         },
     )
 }
@@ -60,6 +62,7 @@ proptest! {
     fn decoders_take_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode_state(&bytes);
         let _ = decode_lease(&bytes);
+        let _ = decode_grant_used(&bytes);
         let at = Position::default();
         prop_assert_eq!(RecordHead::decode(&bytes, &[0; 32], at), None);
     }
@@ -70,4 +73,28 @@ fn a_trailer_counts_in_its_own_volume_only() {
     let trailer = encode_trailer(&[1; 32], 77);
     assert_eq!(decode_trailer(&trailer, &[1; 32]), Some(77));
     assert_eq!(decode_trailer(&trailer, &[2; 32]), None);
+}
+
+#[test]
+fn only_a_placement_may_have_a_long_meta() {
+    let at = Position { volume: 3, offset: 8192 };
+    let head = |kind, meta_len| RecordHead {
+        kind,
+        key: Key { segment: [3; 32], index: 0 },
+        at,
+        state_len: 8,
+        meta_len,
+        shard_len: 0,
+        aux_hash: [1; 32],
+        shard_hash: [0; 32],
+    };
+    let parses = |head: RecordHead| RecordHead::decode(&head.encode(&[5; 32]), &[5; 32], at);
+    for (kind, len_max) in [
+        (Kind::Placement, PLACEMENT_LEN_MAX),
+        (Kind::Put, META_LEN_MAX),
+        (Kind::Lost, META_LEN_MAX),
+    ] {
+        assert_eq!(parses(head(kind, len_max)), Some(head(kind, len_max)));
+        assert_eq!(parses(head(kind, len_max + 1)), None);
+    }
 }

@@ -1,9 +1,9 @@
 //! What the records mean: applies one record after the other to the index's rows. The same code
 //! runs when a record is first written and when it is read again after a crash, so the two cannot
 //! come to different ends. It reads no volume and decides nothing that is not in the record.
-use crate::format::{Kind, RecordHead, decode_lease, decode_state};
+use crate::format::{Kind, RecordHead, decode_grant_used, decode_lease, decode_state};
 use crate::kv::{IndexError, Kv, View};
-use crate::rows::{self, Entry, Live, PlacementRow, Totals, VolumeRow};
+use crate::rows::{self, Entry, GrantRow, Live, PlacementRow, Totals, VolumeRow};
 use crate::types::{Key, Pool, Position, SegmentId, StoredLease};
 
 /// The epochs that the due rows were computed with.
@@ -33,6 +33,12 @@ impl Terms {
             false => lease.end_epoch(self.unsealed_ttl_epochs),
         };
         end.saturating_add(self.grace_epochs)
+    }
+
+    /// The first epoch at which the use of a grant may be forgotten: nothing is admitted under it
+    /// any more.
+    pub(crate) fn grant_epoch(self, grant: &GrantRow) -> u64 {
+        grant.until_epoch.saturating_add(self.grace_epochs)
     }
 
     /// The first epoch at which collection has something to do here: the whole entry or one lease.
@@ -71,13 +77,17 @@ impl Index {
         Ok(self.decoded(view, rows::TOTALS, Totals::decode)?.unwrap_or_default())
     }
 
-    pub(crate) fn granted_byte_epochs(
+    pub(crate) fn grant(
         &self,
         view: View,
         grant: &[u8; 32],
-    ) -> Result<u128, IndexError> {
-        let read = |bytes: &[u8]| Some(u128::from_le_bytes(bytes.try_into().ok()?));
-        Ok(self.decoded(view, &rows::grant_key(grant), read)?.unwrap_or(0))
+    ) -> Result<Option<GrantRow>, IndexError> {
+        self.decoded(view, &rows::grant_key(grant), GrantRow::decode)
+    }
+
+    /// Byte-epochs of a grant used by all leases ever admitted.
+    pub(crate) fn grant_used(&self, view: View, grant: &[u8; 32]) -> Result<u128, IndexError> {
+        Ok(self.grant(view, grant)?.map_or(0, |row| row.used))
     }
 
     pub(crate) fn prefix_bytes(&self, view: View, prefix: &[u8; 16]) -> Result<u64, IndexError> {
@@ -161,6 +171,14 @@ impl Index {
                 self.replace_entry(head.key, None)
             }
             Kind::Placement | Kind::PlacementDropped => self.apply_placement(head, state),
+            Kind::GrantUsed => match decode_grant_used(state) {
+                Some((used, until_epoch)) => {
+                    let own_len = head.total_len();
+                    let row = GrantRow { used, until_epoch, at: head.at, own_len };
+                    self.raise_grant(&head.key.segment, row)
+                }
+                None => Ok(()),
+            },
             Kind::Footer => Ok(()),
             Kind::LeaseAdded
             | Kind::LeaseEnded
@@ -185,6 +203,7 @@ impl Index {
             false => (head.shard_len, state),
         };
         let Some(mut state) = decode_state(state_bytes) else { return Ok(()) };
+        self.raise_grants(&state.leases, head.at)?;
         state.quarantined |= !whole || lost;
         let entry = Entry {
             at: head.at,
@@ -202,6 +221,15 @@ impl Index {
 
     /// Records that change an entry that must exist.
     fn apply_change(&mut self, head: &RecordHead, state: &[u8]) -> Result<(), IndexError> {
+        // Use of a grant counts even if the shard is gone.
+        match head.kind {
+            Kind::LeaseAdded => self.raise_grants(decode_lease(state).as_slice(), head.at)?,
+            Kind::Snapshot => {
+                let leases = decode_state(state).unwrap_or_default().leases;
+                self.raise_grants(&leases, head.at)?;
+            }
+            _ => {}
+        }
         let Some(mut entry) = self.entry(View::Staged, head.key)? else { return Ok(()) };
         let changed = match head.kind {
             Kind::LeaseAdded => decode_lease(state).map(|lease| entry.state.upsert(lease)),
@@ -329,30 +357,65 @@ impl Index {
         self.charge(new, totals, true)
     }
 
-    /// Adds (or takes back) what an entry's leases use of their grants and of the free pool.
+    /// The record at `at` holds these leases, with what was used of their grants.
+    pub(crate) fn raise_grants(
+        &mut self,
+        leases: &[StoredLease],
+        at: Position,
+    ) -> Result<(), IndexError> {
+        for lease in leases {
+            if let Pool::Granted { grant, until_epoch } = lease.meta.pool {
+                let row = GrantRow { used: lease.grant_used, until_epoch, at, own_len: 0 };
+                self.raise_grant(&grant, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The use of a grant never goes down: the greatest number that any record holds counts, and
+    /// of records with the same number the last, for compaction goes from the first to the last.
+    fn raise_grant(&mut self, grant: &[u8; 32], mut new: GrantRow) -> Result<(), IndexError> {
+        if let Some(old) = self.grant(View::Staged, grant)? {
+            if (new.used, new.at) <= (old.used, old.at) {
+                return Ok(());
+            }
+            new.until_epoch = new.until_epoch.max(old.until_epoch);
+            self.forget_grant(grant, &old)?;
+        }
+        if new.own_len > 0 {
+            self.remember_live(new.at, new.own_len, Live::Grant(*grant))?;
+        }
+        let due = self.terms.grant_epoch(&new);
+        self.kv.stage(rows::grant_due_key(due, grant), Some(Vec::new()));
+        self.kv.stage(rows::grant_key(grant), Some(new.encode()));
+        Ok(())
+    }
+
+    pub(crate) fn forget_grant(
+        &mut self,
+        grant: &[u8; 32],
+        old: &GrantRow,
+    ) -> Result<(), IndexError> {
+        if old.own_len > 0 {
+            self.forget_live(old.at, old.own_len)?;
+        }
+        self.kv.stage(rows::grant_due_key(self.terms.grant_epoch(old), grant), None);
+        self.kv.stage(rows::grant_key(grant), None);
+        Ok(())
+    }
+
+    /// Adds (or takes back) what an entry's leases take of the free pool.
     fn charge(&mut self, entry: &Entry, totals: &mut Totals, add: bool) -> Result<(), IndexError> {
         let bytes = u64::from(entry.shard_len);
         for lease in entry.state.leases.iter().filter(|lease| !lease.ended) {
-            match lease.meta.pool {
-                Pool::Granted { grant } => {
-                    let used = self.granted_byte_epochs(View::Staged, &grant)?;
-                    let more = lease.meta.byte_epochs(bytes);
-                    let sum =
-                        if add { used.saturating_add(more) } else { used.saturating_sub(more) };
-                    let row = (sum > 0).then(|| sum.to_le_bytes().to_vec());
-                    self.kv.stage(rows::grant_key(&grant), row);
-                }
-                Pool::Free { prefix } => {
-                    let used = self.prefix_bytes(View::Staged, &prefix)?;
-                    let change = |sum: u64| {
-                        if add { sum.saturating_add(bytes) } else { sum.saturating_sub(bytes) }
-                    };
-                    totals.free_bytes = change(totals.free_bytes);
-                    let sum = change(used);
-                    let row = (sum > 0).then(|| sum.to_le_bytes().to_vec());
-                    self.kv.stage(rows::prefix_key(&prefix), row);
-                }
-            }
+            let Pool::Free { prefix } = lease.meta.pool else { continue };
+            let change = |sum: u64| {
+                if add { sum.saturating_add(bytes) } else { sum.saturating_sub(bytes) }
+            };
+            totals.free_bytes = change(totals.free_bytes);
+            let sum = change(self.prefix_bytes(View::Staged, &prefix)?);
+            let row = (sum > 0).then(|| sum.to_le_bytes().to_vec());
+            self.kv.stage(rows::prefix_key(&prefix), row);
         }
         Ok(())
     }

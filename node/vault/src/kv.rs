@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows-v1");
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows-v2");
 /// Holds the sum over all other rows; sorts before them.
 const SUM_KEY: &[u8] = &[0];
 
@@ -257,7 +257,8 @@ impl Kv {
 
     /// The staged rows became durable in a volume.
     pub(crate) fn commit_staged(&mut self) {
-        self.dirty.append(&mut self.staged);
+        // Not `append`, which builds the whole map anew: the dirty rows are many, the staged few.
+        self.dirty.extend(std::mem::take(&mut self.staged));
     }
 
     /// The staged rows were refused.

@@ -47,7 +47,7 @@ pub use config::VaultConfig;
 pub use crash::{CRASH_AT, VAULT_CRASH_POINTS, crash_point};
 pub use disk::{Disk, DiskFile, SyncSite};
 pub use error::{MaintainError, OpenError, ReadError, WriteError};
-pub use format::{LEASES_PER_KEY_MAX, META_LEN_MAX, SHARD_LEN_MAX};
+pub use format::{LEASES_PER_KEY_MAX, META_LEN_MAX, PLACEMENT_LEN_MAX, SHARD_LEN_MAX};
 pub use kv::IndexError;
 pub use maintain::{CollectReport, ScrubReport, VaultStats};
 pub use open_index::{INDEX_FILE, IndexState};

@@ -10,7 +10,7 @@ use crate::locked::locked;
 use crate::plan::{Draft, Op, Outcome};
 use crate::queue::{Job, Work};
 use crate::read::check_entry;
-use crate::rows::{Live, VolumeRow, live_prefix};
+use crate::rows::{GRANT_DUE, Live, VolumeRow, live_prefix, number_after_prefix, tail_grant};
 use crate::types::{Key, Position};
 use crate::walk::footer_list;
 use crate::writer::{Active, Writer, head_of};
@@ -192,6 +192,30 @@ impl Writer {
         self.core.volume_bytes.fetch_sub(size, Ordering::AcqRel);
         crash_point("vault.compact.done");
         Ok(Outcome::Dropped)
+    }
+
+    /// Forgets the use of grants that are over. Only the index forgets: made again from the
+    /// volumes it may know them once more, until the next collection.
+    pub(crate) fn forget_grants(&mut self, epoch: u64) -> Result<Outcome, WriteError> {
+        let mut index = locked(&self.core.index);
+        let mut outcome = Outcome::Already;
+        loop {
+            let page = index.kv.page(View::Durable, GRANT_DUE, None, PAGE_ROWS)?;
+            let due = page.iter().map_while(|(row, _)| {
+                number_after_prefix(row).filter(|due| *due <= epoch).and(tail_grant(row))
+            });
+            let due: Vec<[u8; 32]> = due.collect();
+            for grant in &due {
+                if let Some(row) = index.grant(View::Staged, grant)? {
+                    index.forget_grant(grant, &row)?;
+                }
+            }
+            index.kv.commit_staged();
+            if due.is_empty() {
+                return Ok(outcome);
+            }
+            outcome = Outcome::Dropped;
+        }
     }
 
     pub(crate) fn checkpoint_if_due(&mut self) {

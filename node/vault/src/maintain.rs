@@ -4,7 +4,8 @@ use crate::error::{MaintainError, WriteError};
 use crate::kv::View;
 use crate::locked::locked;
 use crate::plan::{Op, Outcome};
-use crate::read::{check_entry, placement_bytes};
+use crate::queue::Work;
+use crate::read::{check_entry, grant_record_holds, placement_bytes};
 use crate::reserve::{AdmitError, Reservation};
 use crate::rows::{self, Live};
 use crate::types::{Key, LeaseMeta, Pool, Position, SegmentId};
@@ -76,7 +77,8 @@ pub struct VaultStats {
 
 impl Vault {
     /// Drops every shard whose last lease ended `grace_epochs` before `epoch`, leases that are
-    /// over, and placement records of segments without a shard here. Durable on return; the space
+    /// over, placement records of segments without a shard here, and the use of grants that are
+    /// over as long. Durable on return; the space
     /// comes back by compaction.
     ///
     /// # Errors
@@ -112,6 +114,7 @@ impl Vault {
             after = page.last().map(|(row, _)| row.clone());
         }
         report.placements_dropped = self.drop_orphans()?;
+        self.ask(Work::ForgetGrants(epoch), None)?;
         Ok(report)
     }
 
@@ -224,6 +227,7 @@ impl Vault {
             };
             match Live::decode(&live) {
                 Some(Live::Entry(key)) => self.scrub_entry(key, &row, &mut report)?,
+                Some(Live::Grant(grant)) => self.scrub_grant(grant, &mut report)?,
                 Some(Live::Placement(segment)) => self.scrub_placement(segment, &mut report)?,
                 None => {}
             }
@@ -267,6 +271,21 @@ impl Vault {
         report.bytes += row.record_len();
         if !matches!(placement_bytes(&volume, &row), Ok(Some(_))) {
             report.damaged_placements.push(segment);
+        }
+        Ok(())
+    }
+
+    /// The index knows what a damaged record of a grant's use said: it is written again.
+    fn scrub_grant(&self, grant: [u8; 32], report: &mut ScrubReport) -> Result<(), MaintainError> {
+        let index = locked(&self.0.core.index);
+        let Some(row) = index.grant(View::Durable, &grant)?.filter(|row| row.own_len > 0) else {
+            return Ok(());
+        };
+        let volume = self.0.core.volumes.get(row.at.volume)?;
+        drop(index);
+        report.bytes += row.own_len;
+        if !grant_record_holds(&volume, &row) {
+            self.record(Op::GrantAgain { grant, from: row.at })?;
         }
         Ok(())
     }

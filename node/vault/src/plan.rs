@@ -3,11 +3,12 @@
 use crate::config::VaultConfig;
 use crate::error::WriteError;
 use crate::format::{
-    FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_lease, encode_state,
+    FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_grant_used,
+    encode_lease, encode_state,
     placement_key,
 };
 use crate::index::Index;
-use crate::kv::View;
+use crate::kv::{IndexError, View};
 use crate::rows::{self, Entry};
 use crate::types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, StoredLease};
 use bytes::Bytes;
@@ -87,6 +88,11 @@ pub(crate) enum Op {
     /// The full state again, because the record at this position still counts and is to go.
     Snapshot {
         key: Key,
+        from: Position,
+    },
+    /// How much of a grant was used, because the record at this position says so and is to go.
+    GrantAgain {
+        grant: [u8; 32],
         from: Position,
     },
     TombstoneAgain {
@@ -191,7 +197,7 @@ pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
         },
         Op::Seal { key, lease } => plan_seal(index, *key, lease),
         Op::Placement { segment, version, record } => {
-            plan_placement(index, *segment, *version, record)
+            plan_placement(index, config, *segment, *version, record)
         }
         Op::Quarantine { key, at } => match index.entry(View::Staged, *key)? {
             Some(entry) if entry.at == *at && !entry.state.quarantined => {
@@ -236,8 +242,6 @@ fn bounded(what: &'static str, len: usize, len_max: u32) -> Result<(), WriteErro
 fn plan_put(index: &Index, config: &VaultConfig, put: &PutOp) -> Planned {
     bounded("a shard", put.shard.len(), config.shard_len_max)?;
     bounded("a shard's meta", put.meta.len(), META_LEN_MAX)?;
-    let new_lease =
-        put.lease.map(|meta| StoredLease { meta, added_epoch: put.epoch, ended: false });
     let (mut state, outcome) = match index.entry(View::Staged, put.key)? {
         None => {
             (EntryState { created_epoch: put.epoch, ..EntryState::default() }, Outcome::Written)
@@ -252,9 +256,8 @@ fn plan_put(index: &Index, config: &VaultConfig, put: &PutOp) -> Planned {
         }
     };
     state.quarantined = false;
-    if let Some(lease) = new_lease {
-        check_lease(&mut state, index, &lease, put.epoch)?;
-        state.upsert(lease);
+    if let Some(lease) = &put.lease {
+        add_lease(&mut state, index, lease, put.epoch, put.shard.len() as u64)?;
     }
     let draft = Draft {
         kind: Kind::Put,
@@ -293,11 +296,44 @@ fn has_room(state: &EntryState, lease: &StoredLease) -> bool {
     state.leases.len() < LEASES_PER_KEY_MAX && (!is_free(lease) || free < FREE_LEASES_PER_KEY_MAX)
 }
 
-fn plan_lease(index: &Index, key: Key, entry: &Entry, lease: &LeaseMeta, epoch: u64) -> Planned {
-    let new = StoredLease { meta: *lease, added_epoch: epoch, ended: false };
-    let mut state = entry.state.clone();
-    let made_room = check_lease(&mut state, index, &new, epoch)?;
+/// Adds a lease to the state, or extends it, and charges its grant for what is new of it. Returns
+/// whether leases had to be forgotten for it.
+fn add_lease(
+    state: &mut EntryState,
+    index: &Index,
+    meta: &LeaseMeta,
+    epoch: u64,
+    shard_bytes: u64,
+) -> Result<bool, WriteError> {
+    let new = StoredLease { meta: *meta, added_epoch: epoch, ended: false, grant_used: 0 };
+    let made_room = check_lease(state, index, &new, epoch)?;
+    let had = state.lease(&meta.id).map_or(0, |old| old.meta.byte_epochs(shard_bytes));
     state.upsert(new);
+    if let Some(lease) = state.lease_mut(&meta.id) {
+        charge_grant(lease, index, had, shard_bytes)?;
+    }
+    Ok(made_room)
+}
+
+/// What a lease promises is charged when it is promised, and never given back.
+fn charge_grant(
+    lease: &mut StoredLease,
+    index: &Index,
+    had: u128,
+    shard_bytes: u64,
+) -> Result<(), IndexError> {
+    let more = lease.meta.byte_epochs(shard_bytes).saturating_sub(had);
+    if let Pool::Granted { grant, .. } = lease.meta.pool
+        && more > 0
+    {
+        lease.grant_used = index.grant_used(View::Staged, &grant)?.saturating_add(more);
+    }
+    Ok(())
+}
+
+fn plan_lease(index: &Index, key: Key, entry: &Entry, lease: &LeaseMeta, epoch: u64) -> Planned {
+    let mut state = entry.state.clone();
+    let made_room = add_lease(&mut state, index, lease, epoch, entry.shard_len.into())?;
     if state == entry.state {
         return NOTHING;
     }
@@ -305,7 +341,9 @@ fn plan_lease(index: &Index, key: Key, entry: &Entry, lease: &LeaseMeta, epoch: 
         return write(small(Kind::Snapshot, key, encode_state(&state)));
     }
     let mut bytes = Vec::new();
-    encode_lease(&new, &mut bytes);
+    if let Some(lease) = state.lease(&lease.id) {
+        encode_lease(lease, &mut bytes);
+    }
     write(small(Kind::LeaseAdded, key, bytes))
 }
 
@@ -324,8 +362,14 @@ fn placement_draft(segment: SegmentId, version: u64, record: &Bytes) -> Draft {
     Draft { meta: record.clone(), ..small(Kind::Placement, placement_key(segment), state) }
 }
 
-fn plan_placement(index: &Index, segment: SegmentId, version: u64, record: &Bytes) -> Planned {
-    bounded("a placement record", record.len(), META_LEN_MAX)?;
+fn plan_placement(
+    index: &Index,
+    config: &VaultConfig,
+    segment: SegmentId,
+    version: u64,
+    record: &Bytes,
+) -> Planned {
+    bounded("a placement record", record.len(), config.placement_len_max)?;
     if !index.has_segment(View::Staged, &segment)? {
         return Err(WriteError::NotStored);
     }
@@ -392,6 +436,13 @@ fn plan_compaction(index: &Index, op: &Op) -> Planned {
             // Records before the last full state are void.
             Some(entry) if *from >= entry.snap => {
                 write(small(Kind::Snapshot, *key, encode_state(&entry.state)))
+            }
+            _ => NOTHING,
+        },
+        Op::GrantAgain { grant, from } => match index.grant(View::Staged, grant)? {
+            Some(row) if row.at == *from => {
+                let state = encode_grant_used(row.used, row.until_epoch);
+                write(small(Kind::GrantUsed, placement_key(*grant), state))
             }
             _ => NOTHING,
         },

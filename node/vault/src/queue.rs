@@ -5,6 +5,7 @@ use crate::plan::{Op, Outcome};
 use crate::reserve::Reservation;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Called once with the result, on the committer's thread.
 pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, WriteError>) + Send>;
@@ -17,6 +18,8 @@ pub(crate) enum Work {
     Checkpoint,
     /// Close the active volume and begin another.
     Rotate,
+    /// Forget the use of grants that were over a grace before this epoch.
+    ForgetGrants(u64),
     /// Remove a volume out of which everything was moved.
     Retire(u64),
 }
@@ -49,6 +52,23 @@ struct Waiting {
     jobs: VecDeque<Job>,
     bytes: usize,
     closed: bool,
+}
+
+impl Waiting {
+    /// Jobs from the front, up to `bytes_max`; the first one even if it is longer, if `at_least_one`.
+    fn take(&mut self, bytes_max: usize, at_least_one: bool) -> VecDeque<Job> {
+        let mut taken = VecDeque::new();
+        let mut bytes = 0;
+        while let Some(job) = self.jobs.front() {
+            bytes += job.bytes();
+            if bytes > bytes_max && (!at_least_one || !taken.is_empty()) {
+                break;
+            }
+            self.bytes -= job.bytes();
+            taken.extend(self.jobs.pop_front());
+        }
+        taken
+    }
 }
 
 /// The queue.
@@ -119,18 +139,32 @@ impl Queue {
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        let mut taken = VecDeque::new();
-        let mut bytes = 0;
-        while let Some(job) = waiting.jobs.front() {
-            bytes += job.bytes();
-            if !taken.is_empty() && bytes > bytes_max {
-                break;
-            }
-            waiting.bytes -= job.bytes();
-            taken.extend(waiting.jobs.pop_front());
-        }
+        let taken = waiting.take(bytes_max, true);
         self.changed.notify_all();
         Some(taken)
+    }
+
+    /// Takes up to `bytes_max` more jobs, waiting for the first until `deadline`; possibly none.
+    pub(crate) fn take_more(&self, bytes_max: usize, deadline: Instant) -> VecDeque<Job> {
+        let mut waiting = locked(&self.waiting);
+        while waiting.jobs.is_empty() && !waiting.closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(waiting, left);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let taken = waiting.take(bytes_max, false);
+        if !taken.is_empty() {
+            self.changed.notify_all();
+        }
+        taken
+    }
+
+    /// Jobs waiting.
+    pub(crate) fn len(&self) -> usize {
+        locked(&self.waiting).jobs.len()
     }
 
     /// Lets nothing more in.

@@ -2,10 +2,10 @@
 //! keeps its volume's file open, so it can be read to the end even if the volume is removed.
 use crate::core::Core;
 use crate::error::ReadError;
-use crate::format::{RECORD_LEN, RecordHead};
+use crate::format::{RECORD_LEN, RecordHead, encode_grant_used};
 use crate::kv::View;
 use crate::locked::locked;
-use crate::rows::{Entry, PlacementRow};
+use crate::rows::{Entry, GrantRow, PlacementRow};
 use crate::types::{Key, SegmentId, StoredLease};
 use crate::volume::VolumeFile;
 use bytes::Bytes;
@@ -117,6 +117,12 @@ pub(crate) fn placement_bytes(
 ) -> std::io::Result<Option<Bytes>> {
     let aux = read_aux(volume, row.at, row.state_len as usize + row.meta_len as usize)?;
     Ok(aux.map(|(_, aux)| aux.slice(row.state_len as usize..)))
+}
+
+/// Whether the record of a grant's use says what the index knows.
+pub(crate) fn grant_record_holds(volume: &VolumeFile, row: &GrantRow) -> bool {
+    let state = encode_grant_used(row.used, row.until_epoch);
+    matches!(read_aux(volume, row.at, state.len()), Ok(Some((_, aux))) if aux == state)
 }
 
 /// Reads everything of an entry's record and checks it.

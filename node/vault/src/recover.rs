@@ -234,6 +234,7 @@ impl Replay<'_> {
             self.repairs.push(Op::Quarantine { key: head.key, at: head.at });
             return self.apply(head, state);
         };
+        self.index.raise_grants(&state.leases, head.at)?;
         entry.state = state;
         entry.snap = head.at;
         entry.snap_len = 0;

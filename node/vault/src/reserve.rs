@@ -62,7 +62,7 @@ impl Drop for Reservation {
         promises.count = promises.count.saturating_sub(1);
         promises.space = promises.space.saturating_sub(self.space);
         match self.lease.pool {
-            Pool::Granted { grant } => {
+            Pool::Granted { grant, .. } => {
                 if let Some(sum) = promises.grants.get_mut(&grant) {
                     *sum = sum.saturating_sub(self.byte_epochs);
                     if *sum == 0 {
@@ -130,7 +130,7 @@ pub(crate) fn reserve(
     promises.count += 1;
     promises.space += cost.space;
     match lease.pool {
-        Pool::Granted { grant } => {
+        Pool::Granted { grant, .. } => {
             let sum = promises.grants.entry(grant).or_default();
             *sum = sum.saturating_add(cost.byte_epochs);
         }
@@ -159,9 +159,9 @@ fn check_pool(
 ) -> Result<(), AdmitError> {
     let index = locked(&core.index);
     match lease.pool {
-        Pool::Granted { grant } => {
+        Pool::Granted { grant, .. } => {
             let promised = promises.grants.get(&grant).copied().unwrap_or(0);
-            let used = index.granted_byte_epochs(View::Durable, &grant)?.saturating_add(promised);
+            let used = index.grant_used(View::Durable, &grant)?.saturating_add(promised);
             grant_allows(used, cost.byte_epochs, grant_byte_epochs)?;
         }
         Pool::Free { prefix } => {

@@ -91,6 +91,37 @@ impl PlacementRow {
     }
 }
 
+/// How much of a grant was used, and which record says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GrantRow {
+    /// Byte-epochs of all leases ever admitted.
+    pub(crate) used: u128,
+    pub(crate) until_epoch: u64,
+    /// The newest record with this number: that of a lease, or one of its own.
+    pub(crate) at: Position,
+    /// Bytes of that record if it is one of its own, else 0.
+    pub(crate) own_len: u64,
+}
+
+impl GrantRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = crate::format::encode_grant_used(self.used, self.until_epoch);
+        put_position(&mut out, self.at);
+        out.extend_from_slice(&self.own_len.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        Some(Self {
+            used: reader.u128()?,
+            until_epoch: reader.u64()?,
+            at: position(&mut reader)?,
+            own_len: reader.u64()?,
+        })
+    }
+}
+
 /// What the index knows of one volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct VolumeRow {
@@ -182,6 +213,10 @@ pub(crate) const DUE: &[u8] = b"d";
 pub(crate) const FREE: &[u8] = b"f";
 /// Prefix of volumes.
 pub(crate) const VOLUME: &[u8] = b"v";
+/// Prefix of grants.
+pub(crate) const GRANT: &[u8] = b"g";
+/// Prefix of grants by the epoch at which they may be forgotten.
+pub(crate) const GRANT_DUE: &[u8] = b"h";
 /// Prefix of live records by position.
 pub(crate) const LIVE: &[u8] = b"l";
 
@@ -217,7 +252,16 @@ pub(crate) fn live_key(at: Position) -> Vec<u8> {
 }
 
 pub(crate) fn grant_key(grant: &[u8; 32]) -> Vec<u8> {
-    key_with(b"g", &[grant])
+    key_with(GRANT, &[grant])
+}
+
+pub(crate) fn grant_due_key(epoch: u64, grant: &[u8; 32]) -> Vec<u8> {
+    key_with(GRANT_DUE, &[&epoch.to_be_bytes(), grant])
+}
+
+/// The 32 bytes at the end of a row's key: a grant.
+pub(crate) fn tail_grant(row_key: &[u8]) -> Option<[u8; 32]> {
+    row_key.last_chunk().copied()
 }
 
 pub(crate) fn prefix_key(prefix: &[u8; 16]) -> Vec<u8> {
@@ -241,6 +285,7 @@ pub(crate) fn number_after_prefix(row_key: &[u8]) -> Option<u64> {
 pub(crate) enum Live {
     Entry(Key),
     Placement(SegmentId),
+    Grant([u8; 32]),
 }
 
 impl Live {
@@ -248,6 +293,7 @@ impl Live {
         match self {
             Self::Entry(key) => key_with(b"e", &[&key.segment, &[key.index]]),
             Self::Placement(segment) => key_with(b"p", &[&segment]),
+            Self::Grant(grant) => key_with(b"g", &[&grant]),
         }
     }
 
@@ -256,6 +302,7 @@ impl Live {
         let live = match reader.u8()? {
             b'e' => Self::Entry(Key { segment: reader.array()?, index: reader.u8()? }),
             b'p' => Self::Placement(reader.array()?),
+            b'g' => Self::Grant(reader.array()?),
             _ => return None,
         };
         reader.end()?;

@@ -19,6 +19,8 @@ pub enum Pool {
     Granted {
         /// The grant's hash.
         grant: [u8; 32],
+        /// First epoch at which the grant no longer holds; its use is remembered until then.
+        until_epoch: u64,
     },
     /// Space this holder gives to anyone, bounded per network prefix.
     Free {
@@ -67,6 +69,10 @@ pub struct StoredLease {
     pub added_epoch: u64,
     /// Ended by its owner; kept so that the same id cannot be added again.
     pub ended: bool,
+    /// Byte-epochs of its grant used here, all leases ever admitted and this one included, at the
+    /// time of its last charge; 0 in the free pool. It never goes down, so that the use of a grant
+    /// is the greatest of these, in whatever order they are read.
+    pub grant_used: u128,
 }
 
 impl StoredLease {
@@ -122,6 +128,7 @@ impl EntryState {
             Some(old) => {
                 old.meta.until_epoch = old.meta.until_epoch.max(new.meta.until_epoch);
                 old.meta.sealed |= new.meta.sealed;
+                old.grant_used = old.grant_used.max(new.grant_used);
                 if !old.meta.sealed {
                     old.added_epoch = old.added_epoch.max(new.added_epoch);
                 }

@@ -4,7 +4,7 @@ use crate::config::VaultConfig;
 use crate::core::Core;
 use crate::disk::{Disk, SyncSite};
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::format::SHARD_LEN_MAX;
+use crate::format::{PLACEMENT_LEN_MAX, SHARD_LEN_MAX};
 use crate::kv::{IndexError, View};
 use crate::locked::locked;
 use crate::maintain::Scrub;
@@ -18,7 +18,7 @@ use crate::rows;
 use crate::scan::Scan;
 use crate::types::{Key, LeaseMeta, SegmentId, StoredLease};
 use crate::volume::Volumes;
-use crate::writer::{Active, Writer};
+use crate::writer::{Active, Pace, Writer};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,9 @@ fn check_config(config: &VaultConfig) -> Result<(), OpenError> {
     let refuse = |why: String| Err(OpenError::Config(why));
     if config.shard_len_max > SHARD_LEN_MAX {
         return refuse(format!("shard_len_max is more than {SHARD_LEN_MAX}"));
+    }
+    if config.placement_len_max > PLACEMENT_LEN_MAX {
+        return refuse(format!("placement_len_max is more than {PLACEMENT_LEN_MAX}"));
     }
     if config.volume_len < config.volume_len_min() {
         return refuse(format!("volume_len is less than {}", config.volume_len_min()));
@@ -279,7 +282,7 @@ impl Vault {
         self.record(Op::Seal { key, lease })
     }
 
-    /// Stores a newer placement record (at most 8 KiB) of a segment that has a shard here.
+    /// Stores a newer placement record (at most 64 KiB) of a segment that has a shard here.
     ///
     /// # Errors
     /// No shard of the segment here, or this or a newer version is stored.
@@ -413,6 +416,15 @@ impl Vault {
         Ok(entry.map(|entry| entry.state.leases).unwrap_or_default())
     }
 
+    /// Byte-epochs of a grant that leases used here, forgotten and ended ones included; 0 once the
+    /// grant is over and collected.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn grant_used(&self, grant: &[u8; 32]) -> Result<u128, IndexError> {
+        locked(&self.0.core.index).grant_used(View::Durable, grant)
+    }
+
     /// The newest placement record of a segment: version and bytes.
     ///
     /// # Errors
@@ -487,8 +499,15 @@ fn start_writer(
     }
     core.volume_bytes.fetch_add(bytes, Ordering::AcqRel);
     let next_number = scan.next_number;
-    let mut writer =
-        Writer { core: Arc::clone(core), active, next_number, cut: None, repairs, stopped: None };
+    let mut writer = Writer {
+        core: Arc::clone(core),
+        active,
+        next_number,
+        cut: None,
+        repairs,
+        stopped: None,
+        pace: Pace::default(),
+    };
     remove_leaving(core, scan)?;
     if matches!(tail, Tail::Seal(_))
         && let Err(error) = writer.rotate()

@@ -1,7 +1,9 @@
 //! What a vault does when nothing goes wrong.
 use crate::fake_disk::Machine;
 use crate::support::{key, lease, meta, open, put, shard, small_config};
-use echonet_vault::{IndexState, Outcome, ReadError, WriteError};
+use echonet_vault::{
+    IndexState, Outcome, PLACEMENT_LEN_MAX, ReadError, Vault, VaultConfig, WriteError,
+};
 
 #[test]
 fn what_is_put_is_found_again_after_reopening() {
@@ -124,4 +126,38 @@ fn compaction_gives_space_back_and_keeps_what_counts() {
             assert_eq!(vault.leases(key(number)).unwrap().len(), leases);
         }
     }
+}
+
+#[test]
+fn the_longest_placement_record_survives_a_rebuild_and_compaction_and_no_longer_one_is_taken() {
+    let machine = Machine::new(6);
+    let disk = machine.mount();
+    let longest = PLACEMENT_LEN_MAX as usize;
+    let volume_len =
+        VaultConfig { placement_len_max: PLACEMENT_LEN_MAX, ..small_config() }.volume_len_min();
+    let config = VaultConfig { placement_len_max: PLACEMENT_LEN_MAX, volume_len, ..small_config() };
+    let (vault, _) = open(&disk, config);
+    let record = |version: u64, len: usize| bytes::Bytes::from(vec![version as u8; len]);
+    for segment in 0..4 {
+        put(&vault, segment * 4, lease(segment * 4, 1, 50), 3).unwrap();
+        for version in 1..4 {
+            let to = key(segment * 4).segment;
+            vault.put_placement(to, version, record(version, longest)).unwrap();
+        }
+    }
+    let refused = vault.put_placement(key(0).segment, 9, record(9, longest + 1));
+    assert!(matches!(refused, Err(WriteError::TooLong { .. })));
+    while vault.compact_step(20).unwrap().is_some() {}
+    let live = vault.stats().unwrap().live_bytes;
+    drop(vault);
+    machine.delete("/data/vault/index.redb".as_ref());
+    let (vault, report) = open(&disk, config);
+    assert!(report.damaged.is_empty(), "{report:?}");
+    assert_eq!(vault.stats().unwrap().live_bytes, live);
+    for segment in 0..4 {
+        let found = vault.placement(&key(segment * 4).segment).unwrap();
+        assert_eq!(found, Some((3, record(3, longest))));
+    }
+    let short = VaultConfig { placement_len_max: PLACEMENT_LEN_MAX, ..small_config() };
+    assert!(Vault::open(Machine::new(7).mount(), "/data/vault".as_ref(), short).is_err());
 }

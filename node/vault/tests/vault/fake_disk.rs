@@ -465,8 +465,8 @@ impl DiskFile for OpenFile {
         let full = grows > free;
         if full || alive.is_err() {
             // A part of it is written all the same.
-            bytes.truncate(bytes.len() / 2);
-            bytes.truncate(bytes.len().saturating_sub(grows.saturating_sub(free) as usize));
+            let fits = bytes.len().saturating_sub(grows.saturating_sub(free) as usize);
+            bytes.truncate(fits.min(bytes.len() / 2));
         }
         write_into(&mut inode.live, offset, &bytes);
         inode.pending.push(Change::Write { offset, bytes });

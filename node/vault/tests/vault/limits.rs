@@ -199,3 +199,64 @@ fn other_bytes_under_a_key_are_refused() {
     assert!(matches!(vault.put(wrong), Err(WriteError::Conflict)));
     assert_eq!(vault.read_verified(key(1)).unwrap(), shard(1));
 }
+
+/// Leases of one epoch each, one after the other, under one grant that lasts long.
+#[test]
+fn a_chain_of_short_leases_uses_a_grant_up_whatever_is_collected_compacted_or_rebuilt() {
+    let machine = Machine::new(10);
+    let disk = machine.mount();
+    let (mut vault, _) = open(&disk, small_config());
+    let pool = Pool::Granted { grant: [9; 32], until_epoch: 500 };
+    let len = shard(3).len() as u64;
+    let part = 20;
+    let grant = 8 * u128::from(len) * part;
+    for turn in 0..part {
+        let epoch = 10 * turn as u64;
+        let meta = LeaseMeta { pool, from_epoch: epoch, ..lease(3, turn as u64, epoch + 1) };
+        let reservation = vault.reserve(key(3), len, &meta, grant).unwrap();
+        let put = vault.put(PutRequest { epoch, ..request(3, reservation) });
+        assert_eq!(put.unwrap(), Outcome::Written);
+        if turn % 3 == 0 {
+            vault.end_lease(key(3), meta.id).unwrap();
+        }
+        assert_eq!(vault.collect(epoch + 9).unwrap().dropped, 1);
+        if turn % 2 == 0 {
+            while vault.compact_step(1).unwrap().is_some() {}
+        }
+        if turn % 5 == 0 {
+            drop(vault);
+            machine.delete("/data/vault/index.redb".as_ref());
+            (vault, _) = open(&disk, small_config());
+        }
+        assert_eq!(vault.grant_used(&[9; 32]).unwrap(), u128::from(len) * (turn + 1));
+    }
+    let one_more = LeaseMeta { pool, from_epoch: 300, ..lease(3, 100, 301) };
+    let refused = vault.reserve(key(3), len, &one_more, grant);
+    assert!(matches!(refused, Err(AdmitError::Refused(Refusal::Grant { .. }))));
+    // Once the grant is over, nothing of it is carried along.
+    vault.collect(500 + 1).unwrap();
+    assert!(vault.grant_used(&[9; 32]).unwrap() > 0, "the grace is not over");
+    vault.collect(500 + 2).unwrap();
+    assert_eq!(vault.grant_used(&[9; 32]).unwrap(), 0);
+    while vault.compact_step(1).unwrap().is_some() {}
+    assert_eq!(vault.stats().unwrap().live_bytes, 0);
+    drop(vault);
+    machine.delete("/data/vault/index.redb".as_ref());
+    let (vault, _) = open(&disk, small_config());
+    assert_eq!(vault.grant_used(&[9; 32]).unwrap(), 0);
+}
+
+#[test]
+fn a_renewed_lease_costs_its_grant_only_what_is_new() {
+    let machine = Machine::new(11);
+    let (vault, _) = open(&machine.mount(), small_config());
+    let used = || vault.grant_used(&[1; 32]).unwrap() / shard(3).len() as u128;
+    put(&vault, 3, lease(3, 1, 10), 0).unwrap();
+    assert_eq!(used(), 10);
+    put(&vault, 3, lease(3, 1, 25), 0).unwrap();
+    assert_eq!(used(), 25);
+    put(&vault, 3, lease(3, 1, 15), 0).unwrap();
+    assert_eq!(used(), 25, "nothing is shortened");
+    vault.end_lease(key(3), lease(3, 1, 0).id).unwrap();
+    assert_eq!(used(), 25, "what was promised is charged");
+}

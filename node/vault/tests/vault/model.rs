@@ -1,6 +1,6 @@
 //! The reference model: what a vault must hold, in plain maps, written as obviously as possible.
-use crate::support::{lease, small_config};
-use echonet_vault::{LeaseMeta, StoredLease};
+use crate::support::{lease, shard, small_config};
+use echonet_vault::{LeaseMeta, Pool, StoredLease};
 use std::collections::BTreeMap;
 
 /// One shard's state: its epoch of creation and its leases in order of arrival.
@@ -15,6 +15,8 @@ pub(crate) struct Shard {
 pub(crate) struct Model {
     pub(crate) shards: BTreeMap<u64, Shard>,
     pub(crate) placements: BTreeMap<u64, u64>,
+    /// By grant: its end epoch, and the byte-epochs of all leases that were ever admitted.
+    pub(crate) grants: BTreeMap<[u8; 32], (u64, u128)>,
     pub(crate) epoch: u64,
 }
 
@@ -83,20 +85,28 @@ impl Model {
     }
 
     fn put(&mut self, number: u64, lease: LeaseMeta, epoch: u64) {
+        let bytes = shard(number).len() as u64;
         let shard =
             self.shards.entry(number).or_insert(Shard { created: epoch, leases: Vec::new() });
-        match shard.leases.iter_mut().find(|old| old.meta.id == lease.id) {
+        let charged = match shard.leases.iter_mut().find(|old| old.meta.id == lease.id) {
             None => {
-                let new = StoredLease { meta: lease, added_epoch: epoch, ended: false };
+                let new =
+                    StoredLease { meta: lease, added_epoch: epoch, ended: false, grant_used: 0 };
                 shard.leases.push(new);
+                (lease.pool, lease.byte_epochs(bytes))
             }
             Some(old) => {
+                let had = old.meta.byte_epochs(bytes);
                 old.meta.until_epoch = old.meta.until_epoch.max(lease.until_epoch);
                 old.meta.sealed = old.meta.sealed || lease.sealed;
                 if !old.meta.sealed {
                     old.added_epoch = old.added_epoch.max(epoch);
                 }
+                (old.meta.pool, old.meta.byte_epochs(bytes) - had)
             }
+        };
+        if let (Pool::Granted { grant, until_epoch }, more) = charged {
+            self.grants.entry(grant).or_insert((until_epoch, 0)).1 += more;
         }
     }
 
@@ -117,6 +127,11 @@ impl Model {
         let shards = &self.shards;
         self.placements
             .retain(|segment, _| (segment * 4..segment * 4 + 4).any(|n| shards.contains_key(&n)));
+    }
+
+    /// Whether the use of a grant that ends then must be remembered.
+    pub(crate) fn grant_counts(&self, until_epoch: u64) -> bool {
+        until_epoch + small_config().grace_epochs > self.epoch
     }
 
     /// Whether any shard of the segment is here.

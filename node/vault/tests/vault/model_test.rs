@@ -6,12 +6,12 @@ use crate::fake_disk::Machine;
 use crate::model::{Change, Model};
 use crate::support::{key, lease, meta, shard, small_config};
 use echonet_vault::{
-    CollectReport, IndexState, LeaseMeta, OpenError, PutRequest, ReadError, RecoveryReport,
-    SyncSite, Vault, VaultConfig, WriteError,
+    CollectReport, IndexState, LeaseMeta, OpenError, Pool, PutRequest, ReadError, RecoveryReport,
+    StoredLease, SyncSite, Vault, VaultConfig, WriteError,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const NUMBERS: u64 = 32;
@@ -31,6 +31,8 @@ struct World {
     model: Model,
     /// Asked for and not acknowledged: found done or not done after a crash.
     uncertain: Vec<Change>,
+    /// Byte-epochs of grants that a torn group may have charged for nothing.
+    torn: BTreeMap<[u8; 32], u128>,
     /// Shards that were there for certain before the last crash.
     acknowledged: BTreeSet<u64>,
     /// A checkpoint was acknowledged, and nobody touched the index since.
@@ -41,7 +43,7 @@ fn config() -> VaultConfig {
     // Small volumes and few rows a checkpoint, so that short runs see many of both.
     VaultConfig {
         quota_bytes: 5 << 20,
-        volume_len: 100 << 10,
+        volume_len: 104 << 10,
         checkpoint_rows: 300,
         ..small_config()
     }
@@ -58,6 +60,7 @@ impl World {
             vault: None,
             model: Model::default(),
             uncertain: Vec::new(),
+            torn: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             index_is_good: false,
         };
@@ -123,6 +126,12 @@ impl World {
                 let made = same.iter().enumerate().filter(|(place, _)| is_chosen(*place));
                 made.for_each(|(_, change)| done.apply(*change));
                 if self.matches(&done, first)? {
+                    let mut all = self.model.clone();
+                    same.iter().for_each(|change| all.apply(*change));
+                    for (grant, (_, used)) in all.grants {
+                        let counted = done.grants.get(&grant).map_or(0, |(_, used)| *used);
+                        *self.torn.entry(grant).or_default() += used.saturating_sub(counted);
+                    }
                     self.model = done;
                     break;
                 }
@@ -158,7 +167,7 @@ impl World {
             let gone = vault.get(key(number)).map_err(text)?.is_none();
             match after {
                 None if gone => drop(self.model.shards.remove(&number)),
-                Some(after) if !gone && after.leases == leases => {
+                Some(after) if !gone && after.leases == uncharged(&leases) => {
                     self.model.shards.insert(number, after.clone());
                 }
                 _ => {}
@@ -182,7 +191,7 @@ impl World {
             | Change::Seal { number, .. } => {
                 let leases = vault.leases(key(number)).map_err(text)?;
                 let wanted = model.shards.get(&number).map(|shard| shard.leases.clone());
-                wanted.unwrap_or_default() == leases
+                wanted.unwrap_or_default() == uncharged(&leases)
             }
             Change::Place { segment, .. } => {
                 let found = vault.placement(&key(segment * 4).segment).map_err(text)?;
@@ -205,6 +214,14 @@ impl World {
                 return Err(format!("placement {segment}: {found:?}, not {wanted:?}"));
             }
         }
+        for (grant, (until_epoch, wanted)) in &self.model.grants {
+            let used = vault.grant_used(grant).map_err(text)?;
+            let most = wanted + self.torn.get(grant).copied().unwrap_or(0);
+            let least = if self.model.grant_counts(*until_epoch) { *wanted } else { 0 };
+            if used < least || used > most {
+                return Err(format!("{used} of {grant:?} used, not {least} to {most}"));
+            }
+        }
         let stats = vault.stats().map_err(text)?;
         if stats.shards != self.model.shards.len() as u64 || stats.quarantined > 0 {
             return Err(format!("{} shards, but {stats:?}", self.model.shards.len()));
@@ -221,7 +238,7 @@ impl World {
             };
         };
         let Some(found) = found else { return Err(format!("{number} is lost: {wanted:?}")) };
-        if found.leases() != wanted.leases {
+        if uncharged(found.leases()) != wanted.leases {
             return Err(format!("{number} has {:?}, not {:?}", found.leases(), wanted.leases));
         }
         if vault.read_verified(key(number)).map_err(text)? != shard(number) {
@@ -270,8 +287,13 @@ impl World {
 
     fn random_lease(&mut self, number: u64) -> LeaseMeta {
         let id = self.rng.random_range(0..LEASE_IDS);
-        let until = self.model.epoch + self.rng.random_range(1..12);
-        LeaseMeta { sealed: self.rng.random_bool(0.6), ..lease(number, id, until) }
+        let longest = if self.rng.random_bool(0.5) { 2 } else { 12 };
+        let until = self.model.epoch + self.rng.random_range(1..longest);
+        // Grants of five epochs each, so that some end in short runs and some outlast their leases.
+        let era = self.model.epoch / 5;
+        let grant = [self.rng.random_range(0..2) + 2 * era as u8; 32];
+        let pool = Pool::Granted { grant, until_epoch: 5 * era + 5 };
+        LeaseMeta { sealed: self.rng.random_bool(0.6), pool, ..lease(number, id, until) }
     }
 
     /// A put that the model expects to be accepted, if the disk is well.
@@ -363,7 +385,7 @@ impl World {
     }
 
     fn collect(&mut self) -> Checked {
-        self.model.epoch += self.rng.random_range(0..3);
+        self.model.epoch += self.rng.random_range(0..4);
         match self.vault()?.collect(self.model.epoch) {
             Ok(report) => {
                 // One that found nothing to do wrote nothing, and stands on nothing.
@@ -449,9 +471,9 @@ impl World {
             77..82 => self.index_is_good |= self.vault()?.checkpoint().is_ok(),
             82..85 => self.restart()?,
             85..91 => self.crash()?,
-            91..92 => self.delete_index()?,
-            92..94 => self.fill_up()?,
-            94..96 => {
+            91..93 => self.delete_index()?,
+            93..95 => self.fill_up()?,
+            95..97 => {
                 let sites = [
                     SyncSite::Group,
                     SyncSite::Group,
@@ -485,7 +507,10 @@ impl World {
 }
 
 fn record(segment: u64, version: u64) -> Vec<u8> {
-    format!("placement {segment} version {version}").into_bytes()
+    let mut record = format!("placement {segment} version {version} ").into_bytes();
+    // Some as short as their name, some as long as they may be.
+    record.resize(record.len().max((segment * 1_571 + version * 977) as usize % 4_096), b'.');
+    record
 }
 
 /// What a change is about: a shard, a segment's placement, or everything.
@@ -497,6 +522,11 @@ fn touches(change: Change) -> (u8, u64) {
         Change::Place { segment, .. } => (1, segment),
         Change::Collect => (2, 0),
     }
+}
+
+/// Leases without what was charged when: that depends on the order of requests.
+fn uncharged(leases: &[StoredLease]) -> Vec<StoredLease> {
+    leases.iter().map(|lease| StoredLease { grant_used: 0, ..*lease }).collect()
 }
 
 fn text(error: impl std::fmt::Display) -> Violation {

@@ -7,12 +7,13 @@ use echonet_vault::{
 use std::path::Path;
 use std::sync::Arc;
 
-/// A vault with volumes of 128 KiB and shards of at most 4 KiB.
+/// A vault with volumes of 128 KiB, shards and placements of at most 4 KiB.
 pub(crate) fn small_config() -> VaultConfig {
     VaultConfig {
         quota_bytes: 16 << 20,
         volume_len: 128 << 10,
         shard_len_max: 4 << 10,
+        placement_len_max: 4 << 10,
         unsealed_ttl_epochs: 4,
         grace_epochs: 2,
         free_term_epochs_max: 7,
@@ -49,7 +50,7 @@ pub(crate) fn lease(number: u64, id: u64, until_epoch: u64) -> LeaseMeta {
     LeaseMeta {
         id: bytes,
         owner: [7; 32],
-        pool: Pool::Granted { grant: [id as u8; 32] },
+        pool: Pool::Granted { grant: [id as u8; 32], until_epoch: 1_000 },
         from_epoch: 0,
         until_epoch,
         sealed: true,
