@@ -1,6 +1,6 @@
 //! What the parts of a running node share. It does nothing by itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use echonet_protocol::{
     identity::{Identity, NodeId, Signed},
@@ -15,20 +15,24 @@ use crate::{
     client::Client,
     clock,
     config::NodeConfig,
-    members::Members,
+    members::{Member, Members},
     net::{
         address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting,
         records::store::RecordStore, routing::ContentRouting as _,
     },
     origin::Origin,
     owner::Catalog,
-    serve::bulk::Bulk,
+    serve::{bulk::Bulk, trees::Trees},
 };
 
 /// Peers that must have been heard before anything is ended by epoch.
 const ENDING_PEERS_MIN: usize = 3;
 /// The same on a development network.
 const ENDING_PEERS_MIN_DEVELOPMENT: usize = 1;
+
+/// A descriptor that says the same is signed anew after this, seconds: everybody verifies each
+/// new one.
+const DESCRIPTOR_S_MAX: u64 = 300;
 
 /// The shared parts of a running node.
 #[derive(Debug)]
@@ -59,6 +63,10 @@ pub struct Core {
     pub origin: Origin,
     /// Bulk bytes that may be in memory on behalf of others.
     pub bulk: Bulk,
+    /// What it said about itself last.
+    pub said: Mutex<Option<Signed<NodeDescriptor>>>,
+    /// Hash trees of shards that parts are asked of.
+    pub trees: Trees,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }
@@ -117,7 +125,18 @@ impl Core {
             issues_grants: self.config.issuer_secret.is_some(),
             accepts: self.config.roles.has(Roles::STORAGE),
         };
-        Some(Signed::new(&self.identity, body))
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let still_holds = |old: &&Signed<NodeDescriptor>| {
+            let (sequence, joined) = (old.body.sequence, old.body.joined);
+            body.sequence.saturating_sub(sequence) < DESCRIPTOR_S_MAX
+                && NodeDescriptor { sequence, joined, ..body.clone() } == old.body
+        };
+        if let Some(old) = said.as_ref().filter(still_holds) {
+            return Some(old.clone());
+        }
+        let signed = Signed::new(&self.identity, body);
+        *said = Some(signed.clone());
+        Some(signed)
     }
 
     /// Which addresses told by others may be dialled.
@@ -133,7 +152,13 @@ impl Core {
     pub fn learn(&self, descriptor: Signed<NodeDescriptor>) -> bool {
         use crate::{members::Learned, net::address::NodeAddr};
         let node = descriptor.body.node;
-        if node == self.node_id() || descriptor.verify(&self.network).is_err() {
+        // What brings nothing new is not worth the verification: pages of members come again and
+        // again, and each signature costs what 100 KB of hashing do.
+        let is_known = |m: Member| m.descriptor.body.sequence >= descriptor.body.sequence;
+        if node == self.node_id()
+            || self.members.get(&node).is_some_and(is_known)
+            || descriptor.verify(&self.network).is_err()
+        {
             return false;
         }
         let relays = descriptor.body.relays.iter().filter_map(|url| url.parse().ok()).collect();

@@ -38,7 +38,7 @@ use crate::{
     },
     origin::Origin,
     owner::Catalog,
-    serve::{self, Handler, bulk::Bulk},
+    serve::{self, Handler, bulk::Bulk, trees::Trees},
     service::{
         Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
         ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
@@ -92,6 +92,8 @@ impl Node {
             catalog: Catalog::open(&config.data.join("catalog.redb"))?,
             origin: Origin::new(config.data.join("origin")),
             bulk: Bulk::default(),
+            said: std::sync::Mutex::default(),
+            trees: Trees::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             identity,
             genesis,

@@ -27,27 +27,37 @@ pub async fn maintain(core: Arc<Core>) {
     let period_s = core.genesis.epoch_s.clamp(1, ROUND_S_MAX);
     let mut round: u64 = 0;
     loop {
-        tokio::time::sleep(Duration::from_secs(period_s)).await;
+        for _ in 0..period_s {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            // Little and often: a minute's worth at once would take a disk from its readers.
+            in_vault(&core, |vault| scrub(&vault)).await;
+        }
         round += 1;
         if let Err(e) = core.records.sweep(clock::now().0) {
             tracing::warn!("{e}");
         }
-        if let Some(vault) = core.vault.clone() {
-            let epoch = core.ending_epoch();
-            let work = move || vault_round(&vault, epoch.map(|e| e.0), period_s);
-            match tokio::task::spawn_blocking(work).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => tracing::error!("{e}"),
-                Err(e) => tracing::error!("maintenance of the vault failed: {e}"),
-            }
-        }
+        let epoch = core.ending_epoch();
+        in_vault(&core, move |vault| vault_round(&vault, epoch.map(|e| e.0))).await;
         if core.serves() && round.is_multiple_of(ROUNDS_PER_PASSING) {
             pass_on(&core).await;
         }
     }
 }
 
-fn vault_round(vault: &Vault, epoch: Option<u64>, period_s: u64) -> Result<(), MaintainError> {
+/// Does a piece of work on the vault, where there is one.
+async fn in_vault(
+    core: &Core,
+    work: impl FnOnce(Vault) -> Result<(), MaintainError> + Send + 'static,
+) {
+    let Some(vault) = core.vault.clone() else { return };
+    match tokio::task::spawn_blocking(move || work(vault)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!("{e}"),
+        Err(e) => tracing::error!("maintenance of the vault failed: {e}"),
+    }
+}
+
+fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
     if let Some(epoch) = epoch {
         let report = vault.collect(epoch)?;
         if report.dropped > 0 {
@@ -60,7 +70,11 @@ fn vault_round(vault: &Vault, epoch: Option<u64>, period_s: u64) -> Result<(), M
     while let Some(report) = vault.compact_step(GARBAGE_PERCENT)? {
         tracing::info!("volume {} was compacted: {} bytes came back", report.volume, report.bytes);
     }
-    let report = vault.scrub_step(SCRUB_BYTES_PER_S * period_s)?;
+    Ok(())
+}
+
+fn scrub(vault: &Vault) -> Result<(), MaintainError> {
+    let report = vault.scrub_step(SCRUB_BYTES_PER_S)?;
     for key in &report.damaged {
         let segment = data_encoding::HEXLOWER.encode(&key.segment);
         tracing::error!("shard {} of segment {segment} is damaged and was set aside", key.index);

@@ -10,6 +10,7 @@ mod issuer;
 mod live;
 mod reads;
 pub(crate) mod records;
+pub mod trees;
 
 use std::sync::Arc;
 

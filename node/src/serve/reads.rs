@@ -3,18 +3,16 @@
 //! The reader verifies; this node checks what it read from disk only where it
 //! hashes it anyway.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use echonet_protocol::{
     content_id::ContentId,
-    data::verified,
     message::{Refusal, RefusalCode, Response, SliceSpec},
     segment::SegmentId,
 };
 use echonet_vault::{Key, ReadError};
 
-use super::{ServeResult, bulk::BulkUse, refuse, say};
+use super::{ServeResult, bulk::BulkUse, refuse, say, trees::PartWanted};
 use crate::{
     core::Core,
     net::{gate::PeerInfo, node_protocol::stream::NodeStream},
@@ -43,18 +41,25 @@ pub(super) async fn shard(
     let Some(located) = located.map_err(|e| internal(&e))?.map_err(|e| internal(&e))? else {
         return Err(not_here(segment, index).into());
     };
-    // All of it is read, and hashed again, however little of it is wanted.
     let length = located.shard_len() as usize;
-    let copies = if slice.group_log == SliceSpec::WHOLE { 1 } else { 2 };
-    let _permit = core.bulk.reserve(BulkUse::Read, peer.prefix, copies * length).await?;
-    let read = tokio::task::spawn_blocking(move || located.read_range(0, length));
-    let bytes = match read.await.map_err(|e| internal(&e))? {
-        Ok(bytes) => bytes,
-        Err(ReadError::NotStored) => return Err(not_here(segment, index).into()),
-        Err(e) => return Err(internal(&e).into()),
-    };
-    let total = bytes.len() as u64;
-    let encoded = encode(bytes, slice)?;
+    let range = checked(slice, length as u64)?;
+    if slice.group_log == SliceSpec::WHOLE {
+        let _permit = core.bulk.reserve(BulkUse::Read, peer.prefix, length).await?;
+        let read = tokio::task::spawn_blocking(move || located.read_range(0, length));
+        let bytes = match read.await.map_err(|e| internal(&e))? {
+            Ok(bytes) => bytes,
+            Err(ReadError::NotStored) => return Err(not_here(segment, index).into()),
+            Err(e) => return Err(internal(&e).into()),
+        };
+        return send(length as u64, &bytes, stream).await;
+    }
+    let (group_log, prefix) = (slice.group_log, peer.prefix);
+    let wanted = PartWanted { located, range, group_log, prefix };
+    let (encoded, _permit) = core.trees.slice(&core.bulk, wanted).await?;
+    send(length as u64, &encoded, stream).await
+}
+
+async fn send(total: u64, encoded: &[u8], stream: &mut NodeStream) -> ServeResult<()> {
     say(stream, &Response::Slice { total, encoded: encoded.len() as u64 }).await?;
     for part in encoded.chunks(STEP_BYTES) {
         stream.write_all(part).await?;
@@ -67,22 +72,18 @@ fn not_here(segment: SegmentId, index: u8) -> Refusal {
     refuse(RefusalCode::NotFound, format!("shard {index} of {} is not here", segment.short()))
 }
 
-fn encode(bytes: Bytes, slice: SliceSpec) -> ServeResult<Bytes> {
-    let total = bytes.len() as u64;
+/// The bytes that a slice is of, within a shard of `total` bytes.
+fn checked(slice: SliceSpec, total: u64) -> Result<Range<u64>, Refusal> {
     let end =
         slice.offset.checked_add(slice.length).filter(|end| *end <= total && slice.length > 0);
     let Some(end) = end else {
         let reason = format!("{}+{} of {total} bytes", slice.offset, slice.length);
-        return Err(refuse(RefusalCode::Invalid, reason).into());
+        return Err(refuse(RefusalCode::Invalid, reason));
     };
-    if slice.group_log == SliceSpec::WHOLE {
-        if slice.length != total {
-            return Err(refuse(RefusalCode::Invalid, "a part without a tree proves nothing").into());
-        }
-        return Ok(bytes);
+    if slice.group_log == SliceSpec::WHOLE && slice.length != total {
+        return Err(refuse(RefusalCode::Invalid, "a part without a tree proves nothing"));
     }
-    let encoded = verified::encode_slice(&bytes, slice.offset..end, slice.group_log);
-    Ok(encoded.map_err(|e| refuse(RefusalCode::Invalid, e))?.0.into())
+    Ok(slice.offset..end)
 }
 
 pub(super) async fn content(

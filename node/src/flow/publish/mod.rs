@@ -118,6 +118,8 @@ const TERM_MARGIN_EPOCHS: u64 = 2;
 /// How many times the bytes of a work its grant is for: coding, and one holder
 /// using at most an eighth of it.
 const GRANT_FACTOR: u64 = 4;
+/// Bytes hashed between two words about it.
+const HASHING_TOLD_BYTES: u64 = 4 << 20;
 /// The least that is asked a grant for, bytes.
 const GRANT_BYTES_MIN: u64 = 64 << 20;
 
@@ -219,8 +221,13 @@ impl Job<'_> {
         }
         let total = meta.len();
         let progress = self.progress;
+        let mut told = 0;
         let imported = self.core.origin.import(path, move |done| {
-            let _ = progress.try_send(Progress::Hashing { done, total });
+            // The store tells of every 16 KiB.
+            if done - told >= HASHING_TOLD_BYTES || done == total {
+                told = done;
+                let _ = progress.try_send(Progress::Hashing { done, total });
+            }
         });
         let imported = imported.await?;
         let known = self.core.catalog.work(&imported.content)?;

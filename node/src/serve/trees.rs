@@ -1,0 +1,123 @@
+//! Parts of shards as verified slices, from hash trees kept in memory.
+//!
+//! Without its tree, one leaf costs reading and hashing all of its shard, and a
+//! live check asks for eight leaves of every shard. A tree is made when a part
+//! of a shard is first wanted and kept while others are not wanted more. What is
+//! read from disk afterwards is checked by the reader alone, as whole shards are.
+
+use std::{ops::Range, sync::Arc};
+
+use echonet_protocol::{
+    data::verified::{self, ReadAt, SliceEncoder},
+    message::{Refusal, RefusalCode},
+};
+use echonet_vault::{Key, Located, ReadError};
+use moka::future::Cache;
+
+use super::{
+    bulk::{Bulk, BulkPermit, BulkUse},
+    refuse,
+};
+use crate::net::address::ObservedPrefix;
+
+/// log2 of the leaves of a group: 16 KiB are read and hashed for one leaf.
+const TREE_LOG: u8 = 4;
+/// Bytes of trees kept: a shard of a full segment has 13 KiB.
+const TREES_BYTES_MAX: u64 = 8 << 20;
+/// What a kept tree costs besides its nodes.
+const TREE_OVERHEAD_BYTES: usize = 256;
+
+/// Which part of which shard, and for whom.
+pub(super) struct PartWanted {
+    pub(super) located: Located,
+    pub(super) range: Range<u64>,
+    pub(super) group_log: u8,
+    pub(super) prefix: ObservedPrefix,
+}
+
+/// Hash trees of shards, the lately wanted ones.
+#[derive(Debug)]
+pub struct Trees(Cache<Key, Arc<[u8]>>);
+
+impl Default for Trees {
+    fn default() -> Self {
+        let weigh = |_: &Key, nodes: &Arc<[u8]>| {
+            u32::try_from(nodes.len() + TREE_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(TREES_BYTES_MAX).weigher(weigh).build())
+    }
+}
+
+impl Trees {
+    /// The encoding of a part of a shard, and the leave to keep it in memory.
+    pub(super) async fn slice(
+        &self,
+        bulk: &Bulk,
+        wanted: PartWanted,
+    ) -> Result<(Vec<u8>, BulkPermit), Refusal> {
+        let PartWanted { located, range, group_log, prefix } = wanted;
+        let invalid = |e: &dyn std::fmt::Display| refuse(RefusalCode::Invalid, e);
+        let total = u64::from(located.shard_len());
+        let encoder = SliceEncoder::new(total, range.clone(), group_log, TREE_LOG);
+        let mut encoder = encoder.map_err(|e| invalid(&e))?;
+        let length = verified::slice_len(total, range, group_log).map_err(|e| invalid(&e))?;
+        let nodes = self.tree(bulk, &located, prefix).await?;
+        // Bounded by the length of a shard and of its tree.
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let permit = bulk.reserve(BulkUse::Read, prefix, length).await?;
+        let encode = move || {
+            let mut out = Vec::with_capacity(length);
+            encoder
+                .fill(&Bytes(&located), &*nodes, &mut out, usize::MAX)
+                .map_err(|e| refuse(RefusalCode::Internal, e))?;
+            Ok(out)
+        };
+        Ok((blocking(encode).await?, permit))
+    }
+
+    async fn tree(
+        &self,
+        bulk: &Bulk,
+        located: &Located,
+        prefix: ObservedPrefix,
+    ) -> Result<Arc<[u8]>, Refusal> {
+        let make = async {
+            let length = located.shard_len() as usize;
+            let _permit = bulk.reserve(BulkUse::Read, prefix, length).await?;
+            let located = located.clone();
+            blocking(move || make(&located)).await
+        };
+        let made = self.0.try_get_with(located.key(), make).await;
+        made.map_err(|e: Arc<Refusal>| Refusal::clone(&e))
+    }
+}
+
+/// Reads a shard whole and hashes it; a shard that is not what was put is not
+/// served.
+fn make(located: &Located) -> Result<Arc<[u8]>, Refusal> {
+    let internal = |e: &dyn std::fmt::Display| refuse(RefusalCode::Internal, e);
+    let bytes = located.read_range(0, located.shard_len() as usize).map_err(|e| internal(&e))?;
+    let tree = verified::outboard(&bytes, TREE_LOG).map_err(|e| internal(&e))?;
+    if tree.root != located.shard_hash() {
+        return Err(refuse(RefusalCode::Internal, "the shard is damaged on this node's disk"));
+    }
+    Ok(tree.nodes.into())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| refuse(RefusalCode::Internal, e))?
+}
+
+struct Bytes<'a>(&'a Located);
+
+impl ReadAt for Bytes<'_> {
+    type Error = ReadError;
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        buffer.copy_from_slice(&self.0.read_range(offset, buffer.len())?);
+        Ok(())
+    }
+}

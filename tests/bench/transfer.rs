@@ -1,0 +1,218 @@
+//! Publish and fetch on a devnet of real processes, beside a raw iroh stream and a bare
+//! iroh-blobs transfer between two processes, interleaved.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Options, ROUNDS, data,
+    devnet::{Devnet, Got, Published, binary},
+    machine,
+    peers::Peer,
+    table::{Rounds, Table, rate, ratio},
+};
+
+const NODES: usize = 20;
+/// Holders that are killed.
+const DEAD: usize = 6;
+
+const RAW: &str = "raw iroh stream, 1 GB, two processes";
+const BLOBS: &str = "iroh-blobs FsStore to FsStore";
+const PUBLISH: &str = "publish 10+6, live check included";
+const STORED: &str = "publish 10+6, until stored, sealed and recorded";
+const ALIVE: &str = "fetch from holders, all alive";
+const COPY: &str = "fetch from one full copy";
+const RAW_LATER: &str = "raw iroh stream, later in the same run";
+const LOST: &str = "fetch from holders, 6 of 20 nodes dead";
+
+/// Targets as parts of the raw stream (design 14).
+fn target(name: &str) -> &'static str {
+    match name {
+        PUBLISH | STORED => "0.31 (0.5 / 1.6)",
+        ALIVE => "0.6",
+        COPY => "0.75",
+        LOST => "0.55",
+        _ => "",
+    }
+}
+
+/// One run in a directory under `dir`.
+struct Run<'a> {
+    options: &'a Options,
+    scratch: TempDir,
+    devnet: Devnet,
+    raw: Peer,
+    rounds: Rounds,
+    notes: Vec<String>,
+}
+
+/// Measures in a directory under `dir`.
+pub(crate) fn run(options: &Options, dir: &Path) -> anyhow::Result<Table> {
+    let scratch = tempfile::tempdir_in(dir)?;
+    let devnet = Devnet::start(&binary()?, scratch.path(), NODES)?;
+    let rounds = Rounds::default();
+    let mut run = Run { options, scratch, devnet, raw: Peer::raw()?, rounds, notes: Vec::new() };
+    let mut works = Vec::new();
+    for round in 0..=ROUNDS {
+        works.push(run.whole_network(round)?);
+    }
+    let last = works.last().context("works")?;
+    let status = run.devnet.status(last)?;
+    let victims = victims(&status, &run.devnet.nodes);
+    let (all, data) = lost(&status, &victims);
+    run.devnet.kill(&victims);
+    for (round, work) in works.iter().enumerate() {
+        run.wounded_network(round, work)?;
+    }
+    run.notes.push(format!(
+        "Of the {DEAD} nodes killed of {NODES}, a segment loses {all:.1} of 16 shards on average, \
+         {data:.1} of them data shards that are rebuilt."
+    ));
+    Ok(run.table(dir))
+}
+
+impl Run<'_> {
+    fn add(&mut self, round: usize, name: &'static str, mb_s: f64) {
+        eprintln!("{name}, round {round}: {mb_s:.0} MB/s");
+        // The first one warms up.
+        if round > 0 {
+            self.rounds.add(name, mb_s);
+        }
+    }
+
+    fn mb_s(&self, seconds: f64) -> f64 {
+        self.options.size as f64 / 1e6 / seconds
+    }
+
+    fn whole_network(&mut self, round: usize) -> anyhow::Result<String> {
+        let file = self.scratch.path().join("source");
+        data::random_file(&file, 100 + round as u64, self.options.size)?;
+        let raw = self.raw.receive_raw()?;
+        self.add(round, RAW, raw);
+        let blobs = self.blobs(&file)?;
+        self.add(round, BLOBS, blobs);
+        let publisher = format!("publisher-{round}");
+        let published = self.devnet.publish(&publisher, &file)?;
+        self.published(round, &published);
+        let got = self.get(&published.content_id)?;
+        self.add(round, ALIVE, self.mb_s(got.seconds));
+        if round == ROUNDS {
+            self.note_get(ALIVE, &got);
+        }
+        let origin = self.devnet.origin(&publisher)?;
+        let got = self.get(&published.content_id)?;
+        drop(origin);
+        self.add(round, COPY, self.mb_s(got.seconds));
+        if got.sources != 1 {
+            self.notes.push(format!("The copy was not used: {} sources.", got.sources));
+        }
+        if round == ROUNDS {
+            self.note_get(COPY, &got);
+        }
+        Ok(published.content_id)
+    }
+
+    fn wounded_network(&mut self, round: usize, work: &str) -> anyhow::Result<()> {
+        let raw = self.raw.receive_raw()?;
+        self.add(round, RAW_LATER, raw);
+        let got = self.get(work)?;
+        self.add(round, LOST, self.mb_s(got.seconds));
+        if round == ROUNDS {
+            self.note_get(LOST, &got);
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, round: usize, published: &Published) {
+        self.add(round, PUBLISH, self.mb_s(published.seconds));
+        let stages = &published.stages;
+        if let Some((_, at)) = stages.iter().find(|(name, _)| name == "announcing") {
+            self.add(round, STORED, self.mb_s(*at));
+        }
+        if round == ROUNDS {
+            let told: Vec<String> =
+                stages.iter().map(|(name, at)| format!("{name} {at:.2} s")).collect();
+            self.notes.push(format!(
+                "Last publish: {}, end {:.2} s, live: {}, peak memory {} MB.",
+                told.join(", "),
+                published.seconds,
+                published.live,
+                published.peak_bytes / 1_000_000
+            ));
+        }
+    }
+
+    fn note_get(&mut self, name: &str, got: &Got) {
+        let Got { seconds, whole_seconds, sources, .. } = got;
+        self.notes.push(format!(
+            "Last {name}: {seconds:.2} s from request to last byte, {whole_seconds:.2} s for the \
+             whole command (start, joining, file made durable), {sources} sources."
+        ));
+    }
+
+    fn get(&self, work: &str) -> anyhow::Result<Got> {
+        let got = self.devnet.get(work)?;
+        ensure!(got.bytes == self.options.size, "got {} bytes of {work}", got.bytes);
+        Ok(got)
+    }
+
+    fn blobs(&self, file: &Path) -> anyhow::Result<f64> {
+        let (from, to) =
+            (tempfile::tempdir_in(&self.scratch)?, tempfile::tempdir_in(&self.scratch)?);
+        Peer::blobs(from.path(), file)?.receive_blob(to.path(), self.options.size)
+    }
+
+    fn table(self, dir: &Path) -> Table {
+        let mib = self.options.size >> 20;
+        let title = format!(
+            "Transfer of {mib} MiB of random bytes, data on {} ({})",
+            machine::filesystem(dir),
+            dir.display()
+        );
+        let mut table = Table::new(title, &["", "MB/s", "/ raw", "/ iroh-blobs", "target / raw"]);
+        for name in self.rounds.names() {
+            let median = self.rounds.median(name);
+            let raw = if [LOST, RAW_LATER].contains(name) { RAW_LATER } else { RAW };
+            table.row([
+                (*name).to_owned(),
+                rate(&self.rounds, name, 0),
+                ratio(median, self.rounds.median(raw)),
+                ratio(median, self.rounds.median(BLOBS)),
+                target(name).to_owned(),
+            ]);
+        }
+        for note in self.notes {
+            table.note(note);
+        }
+        table
+    }
+}
+
+/// The nodes that hold most of a work, except the one that newcomers enter by.
+fn victims(status: &Value, nodes: &[String]) -> Vec<String> {
+    let held = |id: &String| holders(status).filter(|(_, holder)| holder == id).count();
+    let mut nodes: Vec<&String> = nodes.iter().skip(1).collect();
+    nodes.sort_by_key(|id| std::cmp::Reverse(held(id)));
+    nodes.into_iter().take(DEAD).cloned().collect()
+}
+
+/// Index and holder of every shard.
+fn holders(status: &Value) -> impl Iterator<Item = (u64, &str)> {
+    let segments = status["segments"].as_array().into_iter().flatten();
+    let shards = segments.flat_map(|segment| segment["shards"].as_array().into_iter().flatten());
+    shards.filter_map(|shard| Some((shard["index"].as_u64()?, shard["holder"].as_str()?)))
+}
+
+/// Shards that a segment loses with these nodes on average: all, and data shards.
+fn lost(status: &Value, victims: &[String]) -> (f64, f64) {
+    let segments = status["segments"].as_array().map_or(1, Vec::len).max(1) as f64;
+    let gone: Vec<u64> = holders(status)
+        .filter(|(_, holder)| victims.iter().any(|id| id == holder))
+        .map(|(index, _)| index)
+        .collect();
+    let data = gone.iter().filter(|index| **index < 10).count();
+    (gone.len() as f64 / segments, data as f64 / segments)
+}
