@@ -80,7 +80,7 @@ fn admit(
         (None, _) => Pool::Free { prefix: peer.prefix },
         (Some(named), Some(grant)) if *named == grant.hash() => {
             check_grant(core, grant, body, epoch)?;
-            Pool::Granted { grant: named.0 }
+            Pool::Granted { grant: named.0, until_epoch: grant.body.until.0 }
         }
         (Some(_), _) => return Err(not_granted("the lease names a grant that was not sent along")),
     };

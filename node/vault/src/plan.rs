@@ -4,8 +4,7 @@ use crate::config::VaultConfig;
 use crate::error::WriteError;
 use crate::format::{
     FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_grant_used,
-    encode_lease, encode_state,
-    placement_key,
+    encode_lease, encode_state, placement_key,
 };
 use crate::index::Index;
 use crate::kv::{IndexError, View};
