@@ -14,7 +14,10 @@ use iroh::{
     Endpoint, EndpointAddr, RelayMode, RelayUrl, SecretKey, TransportAddr,
     address_lookup::memory::MemoryLookup,
     dns::{DnsResolver, FallbackMode},
-    endpoint::{Connection, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets},
+    endpoint::{
+        ConnectError, ConnectingError, Connection, ConnectionError, IdleTimeout, PortmapperConfig,
+        QuicTransportConfig, TransportErrorCode, VarInt, presets,
+    },
 };
 
 use super::{
@@ -281,7 +284,13 @@ impl NodeEndpoint {
                 self.shared.dials.forget(node);
                 return Ok(connection);
             }
-            Ok(Err(error)) => DialError::Failed { node: *node, reason: format!("{error:#}") },
+            Ok(Err(error)) => {
+                let reason = format!("{error:#}");
+                if lacks_protocol(&error) {
+                    return Err(DialError::Failed { node: *node, reason });
+                }
+                DialError::Failed { node: *node, reason }
+            }
             Err(_) => {
                 let waited_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
                 DialError::Timeout { node: *node, waited_ms }
@@ -295,6 +304,23 @@ impl NodeEndpoint {
     pub async fn close(&self) {
         self.endpoint.close().await;
     }
+}
+
+/// Whether the node is there and only does not speak this protocol: nothing to remember against
+/// the others that it speaks.
+fn lacks_protocol(error: &ConnectError) -> bool {
+    /// TLS alert 120, no_application_protocol (RFC 7301).
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
+    let cause = match error {
+        ConnectError::Connection { source, .. } => source,
+        ConnectError::Connecting {
+            source: ConnectingError::ConnectionError { source, .. },
+            ..
+        } => source,
+        _ => return false,
+    };
+    let alert = TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL);
+    matches!(cause, ConnectionError::ConnectionClosed(close) if close.error_code == alert)
 }
 
 fn transport_config(limits: &TransportLimits) -> Result<QuicTransportConfig, BindError> {
