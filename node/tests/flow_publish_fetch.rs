@@ -1,6 +1,7 @@
 //! The first whole path in one process: publish, end the publisher, lose holders,
 //! fetch with a stranger.
 
+#[cfg(test)]
 mod support;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,10 @@ async fn published_works_outlive_their_publisher_and_six_holders() {
 
 /// Holders of which no segment of the work loses more than six.
 async fn six_of_each(net: &Net, content: &str) -> Vec<NodeId> {
-    let status = net.nodes[0].work_status(content.parse().unwrap()).await.unwrap();
+    let status = net.nodes[0]
+        .work_status(content.parse().expect("a ContentID"))
+        .await
+        .expect("the work is known");
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
     let mut victims = Vec::new();
     for node in net.nodes.iter().rev() {

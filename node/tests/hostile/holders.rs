@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use echonet_node::net::{
-    endpoint::{EndpointConfig, NodeEndpoint},
-    gate::{self, PeerInfo},
-    guard::Guarded,
-    limits::ServerLimits,
-    node_protocol::{
-        self,
-        server::{NodeServer, RequestHandler},
-        stream::NodeStream,
+use echonet_node::{
+    net::{
+        endpoint::{EndpointConfig, NodeEndpoint},
+        gate::{self, PeerInfo},
+        guard::Guarded,
+        limits::ServerLimits,
+        node_protocol::{
+            self,
+            server::{NodeServer, RequestHandler},
+            stream::NodeStream,
+        },
     },
+    node::Node,
+    service::Service as _,
 };
 use echonet_protocol::{
     data::verified::encode_slice,
+    identity::NodeId,
     message::{self, Refusal, RefusalCode, Request, Response, SliceSpec},
     node_descriptor::Roles,
     params,
@@ -55,6 +60,10 @@ impl Liar {
                 };
                 (Response::Slice { total, encoded: bulk.len() as u64 }, bulk)
             }
+            Request::Hello { epoch, .. } => {
+                let now = echonet_node::clock::now();
+                (Response::Hello { epoch: *epoch, now, descriptor: None }, Vec::new())
+            }
             Request::HasShards { shards } => (Response::Has(vec![true; shards.len()]), Vec::new()),
             _ => (refusal(), Vec::new()),
         }
@@ -93,12 +102,8 @@ async fn six_of_sixteen_holders_that_lie_are_named_and_change_no_byte() {
     println!("{published:?}");
 
     // With sixteen nodes each holds one shard of each 10+6 segment. Data shards are read first.
-    let status_of = |asked: &echonet_node::node::Node| {
-        let content = published.content_id.parse().unwrap();
-        let asked = asked.clone();
-        async move { echonet_node::service::Service::work_status(&asked, content).await.unwrap() }
-    };
-    let status = status_of(&net.nodes[0]).await;
+    let content = published.content_id.parse().unwrap();
+    let status = net.nodes[0].work_status(content).await.unwrap();
     let content_segment = status.segments.iter().find(|s| s.scheme == "10+6").unwrap();
     let by_index: BTreeMap<u8, String> = content_segment
         .shards
@@ -109,9 +114,9 @@ async fn six_of_sixteen_holders_that_lie_are_named_and_change_no_byte() {
     let liars: Vec<String> = by_index.into_values().take(6).collect();
 
     let mut routers = Vec::new();
-    for liar in &liars {
-        let victim = net.nodes.iter().find(|n| n.node_id().to_string() == *liar).unwrap().node_id();
-        let (node, config) = take_down(&mut net, victim).await;
+    let is_liar = |node: &NodeId| liars.contains(&node.to_string());
+    let victims: Vec<NodeId> = net.nodes.iter().map(Node::node_id).filter(is_liar).collect();
+    for (node, config) in take_down(&mut net, &victims).await {
         let truth = node.core().vault.clone().unwrap();
         let settings = EndpointConfig::offline(node.core().identity.secret(), config.bind);
         // With it go the last handles of its socket.

@@ -16,8 +16,8 @@ use crate::{
 async fn holders_that_restart_serve_again_and_odd_ranges_are_the_bytes() {
     let mut net = Net::start(58, 16, 3600).await;
     let origin = net.client("origin", Roles::ORIGIN).await;
-    // Two segments and a bit.
-    let bytes = noise("long", (65 << 20) + 12_345);
+    // A segment and a bit.
+    let bytes = noise("long", (33 << 20) + 12_345);
     let published = publish(&origin, net.file("long", &bytes)).await.unwrap();
     let id = published.content_id;
     origin.shutdown().await;
@@ -53,8 +53,7 @@ async fn holders_that_restart_serve_again_and_odd_ranges_are_the_bytes() {
     // Seven holders go: not enough is left. One comes back: enough.
     let victims: Vec<NodeId> = net.nodes.iter().rev().take(7).map(Node::node_id).collect();
     let mut configs = Vec::new();
-    for victim in victims {
-        let (node, config) = take_down(&mut net, victim).await;
+    for (node, config) in take_down(&mut net, &victims).await {
         let secret = node.core().identity.secret();
         drop(node);
         configs.push((config, secret));

@@ -283,15 +283,19 @@ pub(crate) async fn get_and_catch(
     (bytes, fetched, listen.await.unwrap())
 }
 
-/// Takes a node out of the network; its configuration, to bring it or something
-/// else up at the same address.
-pub(crate) async fn take_down(net: &mut Net, victim: NodeId) -> (Node, NodeConfig) {
-    let at = net.nodes.iter().position(|node| node.node_id() == victim).unwrap();
-    let node = net.nodes.remove(at);
-    let bind: SocketAddr = node.addrs()[0];
-    let config = NodeConfig { bind, ..node.core().config.clone() };
-    node.shutdown().await;
-    (node, config)
+/// Takes nodes out of the network; their configurations, to bring them or
+/// something else up at the same addresses.
+pub(crate) async fn take_down(net: &mut Net, victims: &[NodeId]) -> Vec<(Node, NodeConfig)> {
+    let (down, rest): (Vec<Node>, Vec<Node>) =
+        net.nodes.drain(..).partition(|node| victims.contains(&node.node_id()));
+    net.nodes = rest;
+    let config = |node: &Node| {
+        let bind: SocketAddr = node.addrs()[0];
+        NodeConfig { bind, ..node.core().config.clone() }
+    };
+    let configs: Vec<NodeConfig> = down.iter().map(config).collect();
+    futures::future::join_all(down.iter().map(Node::shutdown)).await;
+    down.into_iter().zip(configs).collect()
 }
 
 /// Tries until it works, at most 10 s: an address is given back a moment after

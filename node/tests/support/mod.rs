@@ -142,9 +142,7 @@ impl Net {
         let (dead, alive): (Vec<_>, Vec<_>) =
             self.nodes.drain(..).partition(|node| victims.contains(&node.node_id()));
         self.nodes = alive;
-        for node in dead {
-            node.shutdown().await;
-        }
+        futures::future::join_all(dead.iter().map(Node::shutdown)).await;
     }
 
     /// Writes a file.

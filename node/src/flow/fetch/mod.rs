@@ -168,12 +168,12 @@ impl Fetch<'_> {
             }
             wanted = Some(left);
         }
-        Ok(done + self.from_holders(&reader, found, wanted, sink, account).await?)
+        Ok(done + self.read_holders(&reader, found, wanted, sink, account).await?)
     }
 
     /// Reads from holders by one manifest after the other: what one of them turns
     /// out not to give, another may.
-    async fn from_holders(
+    async fn read_holders(
         &self,
         reader: &Reader<'_>,
         mut found: Found,
