@@ -59,11 +59,18 @@ impl Running {
         bail!("{} ended without saying {event}", self.name)
     }
 
-    /// Waits until it ends by itself.
-    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+    /// Waits until it ends by itself; the CPU seconds that it used in all.
+    pub(crate) fn finish(mut self) -> anyhow::Result<f64> {
+        while self.line()?.is_some() {}
+        // It has closed its output; until it is waited for, its figures can be read.
+        let ended = Instant::now();
+        while !is_zombie(self.child.id()) && ended.elapsed() < END_WITHIN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let used = cpu_s(self.child.id()).unwrap_or(0.0);
         let status = self.child.wait()?;
         ensure!(status.success(), "{} ended with {status}", self.name);
-        Ok(())
+        Ok(used)
     }
 
     fn end(&mut self) {
@@ -100,6 +107,11 @@ pub(crate) fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// CPU seconds that a process has used, in user mode and in the kernel; none once it is gone.

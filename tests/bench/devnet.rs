@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::child::{Running, memory_bytes, signal};
+use crate::child::{Running, cpu_s, memory_bytes, signal};
 
 /// The `echonet` of this build, made if it is not there.
 pub(crate) fn binary() -> anyhow::Result<PathBuf> {
@@ -56,6 +56,8 @@ pub(crate) struct Published {
     /// When each stage was told of, seconds from the start.
     pub(crate) stages: Vec<(String, f64)>,
     pub(crate) live: bool,
+    /// CPU seconds of the publisher.
+    pub(crate) cpu_s: f64,
 }
 
 impl Devnet {
@@ -102,10 +104,10 @@ impl Devnet {
         })?;
         let seconds = start.elapsed().as_secs_f64();
         peak_bytes = memory_bytes(pid, "VmHWM").unwrap_or(peak_bytes).max(peak_bytes);
-        process.finish()?;
+        let cpu_s = process.finish()?;
         let content_id = published["content_id"].as_str().context("a content id")?.to_owned();
         let live = published["live"] == true;
-        Ok(Published { content_id, seconds, peak_bytes, stages, live })
+        Ok(Published { content_id, seconds, peak_bytes, stages, live, cpu_s })
     }
 
     /// Starts the daemon of a publisher's data directory, which serves its full copies.
@@ -129,11 +131,11 @@ impl Devnet {
         let mut process = Running::start(command)?;
         let fetched = process.until("fetched", |_| {})?;
         let whole_seconds = start.elapsed().as_secs_f64();
-        process.finish()?;
+        let cpu_s = process.finish()?;
         let seconds = fetched["seconds"].as_f64().context("seconds")?;
         let sources = fetched["sources"].as_array().map_or(0, Vec::len);
         let bytes = std::fs::metadata(&out)?.len();
-        Ok(Got { seconds, whole_seconds, sources, bytes })
+        Ok(Got { seconds, whole_seconds, sources, bytes, cpu_s })
     }
 
     /// What the network says about a work.
@@ -146,6 +148,11 @@ impl Devnet {
         let status = process.until("status", |_| {})?;
         process.finish()?;
         Ok(status)
+    }
+
+    /// CPU seconds that all living nodes have used so far.
+    pub(crate) fn cpu_s(&self) -> f64 {
+        self.pids.values().filter_map(|pid| cpu_s(*pid)).sum()
     }
 
     /// Kills nodes as a power cut would.
@@ -162,4 +169,6 @@ pub(crate) struct Got {
     pub(crate) whole_seconds: f64,
     pub(crate) sources: usize,
     pub(crate) bytes: u64,
+    /// CPU seconds of the reader.
+    pub(crate) cpu_s: f64,
 }

@@ -16,7 +16,7 @@ use iroh::{
 };
 use iroh_blobs::{BlobsProtocol, Hash, HashAndFormat, store::fs::FsStore};
 
-use crate::child::Running;
+use crate::child::{Running, cpu_s};
 
 /// First argument of the process that serves.
 pub(crate) const SERVE: &str = "serve-for-bench";
@@ -47,9 +47,16 @@ async fn endpoint(alpns: Vec<Vec<u8>>) -> anyhow::Result<Endpoint> {
     Ok(endpoint)
 }
 
+/// What a transfer took.
+pub(crate) struct Cost {
+    pub(crate) mb_s: f64,
+    /// CPU seconds of all processes that took part, per GB of content.
+    pub(crate) cpu_s_gb: f64,
+}
+
 /// The process that serves, and where.
 pub(crate) struct Peer {
-    _process: Running,
+    process: Running,
     addr: EndpointAddr,
     hash: String,
 }
@@ -76,11 +83,33 @@ impl Peer {
         };
         let (id, socket): (EndpointId, SocketAddr) = (id.parse()?, addr.parse()?);
         let addr = EndpointAddr::from_parts(id, [TransportAddr::Ip(socket)]);
-        Ok(Self { _process: process, addr, hash: hash.to_owned() })
+        Ok(Self { process, addr, hash: hash.to_owned() })
     }
 
-    /// Receives one raw stream; MB/s.
-    pub(crate) fn receive_raw(&self) -> anyhow::Result<f64> {
+    /// CPU seconds that both ends have used so far.
+    fn cpu_s(&self) -> f64 {
+        let both = [self.process.pid(), std::process::id()];
+        both.into_iter().filter_map(cpu_s).sum()
+    }
+
+    /// Receives one raw stream; seconds, and CPU seconds of both ends, per GB.
+    pub(crate) fn receive_raw(&self) -> anyhow::Result<Cost> {
+        let before = self.cpu_s();
+        let seconds = self.receive_stream()?;
+        let gb = RAW_BYTES as f64 / 1e9;
+        Ok(Cost { mb_s: gb * 1000.0 / seconds, cpu_s_gb: (self.cpu_s() - before) / gb })
+    }
+
+    /// Fetches the blob into a new store in `dir`.
+    pub(crate) fn receive_blob(&self, dir: &Path, bytes: u64) -> anyhow::Result<Cost> {
+        let before = self.cpu_s();
+        let seconds = self.receive_store(dir, bytes)?;
+        let gb = bytes as f64 / 1e9;
+        Ok(Cost { mb_s: gb * 1000.0 / seconds, cpu_s_gb: (self.cpu_s() - before) / gb })
+    }
+
+    /// Seconds of one raw stream.
+    fn receive_stream(&self) -> anyhow::Result<f64> {
         runtime()?.block_on(async {
             let endpoint = endpoint(vec![]).await?;
             let connection = endpoint.connect(self.addr.clone(), RAW_ALPN).await?;
@@ -99,12 +128,12 @@ impl Peer {
             }
             let seconds = start.elapsed().as_secs_f64();
             endpoint.close().await;
-            Ok(RAW_BYTES as f64 / 1e6 / seconds)
+            Ok(seconds)
         })
     }
 
-    /// Fetches the blob into a new store in `dir`; MB/s.
-    pub(crate) fn receive_blob(&self, dir: &Path, bytes: u64) -> anyhow::Result<f64> {
+    /// Seconds of one transfer from store to store.
+    fn receive_store(&self, dir: &Path, bytes: u64) -> anyhow::Result<f64> {
         let hash: Hash = self.hash.parse()?;
         runtime()?.block_on(async {
             let store = FsStore::load(dir).await.map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -116,7 +145,7 @@ impl Peer {
             ensure!(stats.payload_bytes_read == bytes, "got {} bytes", stats.payload_bytes_read);
             endpoint.close().await;
             store.shutdown().await?;
-            Ok(bytes as f64 / 1e6 / seconds)
+            Ok(seconds)
         })
     }
 }

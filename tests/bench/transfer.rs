@@ -8,10 +8,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Options, ROUNDS, data,
+    Options, ROUNDS,
+    child::cpu_s,
+    data,
     devnet::{Devnet, Got, Published, binary},
     machine,
-    peers::Peer,
+    peers::{Cost, Peer},
     table::{Rounds, Table, rate, ratio},
 };
 
@@ -27,6 +29,9 @@ const ALIVE: &str = "fetch from holders, all alive";
 const COPY: &str = "fetch from one full copy";
 const RAW_LATER: &str = "raw iroh stream, later in the same run";
 const LOST: &str = "fetch from holders, 6 of 20 nodes dead";
+
+const COLUMNS: [&str; 6] =
+    ["", "MB/s", "/ raw", "/ iroh-blobs", "target / raw", "CPU s/GB, all processes"];
 
 /// Targets as parts of the raw stream (design 14).
 fn target(name: &str) -> &'static str {
@@ -46,6 +51,8 @@ struct Run<'a> {
     devnet: Devnet,
     raw: Peer,
     rounds: Rounds,
+    /// CPU seconds per GB, of all processes that took part.
+    cpu: Rounds,
     notes: Vec<String>,
 }
 
@@ -54,7 +61,8 @@ pub(crate) fn run(options: &Options, dir: &Path) -> anyhow::Result<Table> {
     let scratch = tempfile::tempdir_in(dir)?;
     let devnet = Devnet::start(&binary()?, scratch.path(), NODES)?;
     let rounds = Rounds::default();
-    let mut run = Run { options, scratch, devnet, raw: Peer::raw()?, rounds, notes: Vec::new() };
+    let (raw, cpu, notes) = (Peer::raw()?, Rounds::default(), Vec::new());
+    let mut run = Run { options, scratch, devnet, raw, rounds, cpu, notes };
     let mut works = Vec::new();
     for round in 0..=ROUNDS {
         works.push(run.whole_network(round)?);
@@ -75,37 +83,39 @@ pub(crate) fn run(options: &Options, dir: &Path) -> anyhow::Result<Table> {
 }
 
 impl Run<'_> {
-    fn add(&mut self, round: usize, name: &'static str, mb_s: f64) {
-        eprintln!("{name}, round {round}: {mb_s:.0} MB/s");
+    fn add(&mut self, round: usize, name: &'static str, cost: &Cost) {
+        let Cost { mb_s, cpu_s_gb } = cost;
+        eprintln!("{name}, round {round}: {mb_s:.0} MB/s, {cpu_s_gb:.1} CPU s/GB");
         // The first one warms up.
         if round > 0 {
-            self.rounds.add(name, mb_s);
+            self.rounds.add(name, *mb_s);
+            self.cpu.add(name, *cpu_s_gb);
         }
     }
 
-    fn mb_s(&self, seconds: f64) -> f64 {
-        self.options.size as f64 / 1e6 / seconds
+    fn cost(&self, seconds: f64, cpu_s: f64) -> Cost {
+        let gb = self.options.size as f64 / 1e9;
+        Cost { mb_s: gb * 1000.0 / seconds, cpu_s_gb: cpu_s / gb }
     }
 
     fn whole_network(&mut self, round: usize) -> anyhow::Result<String> {
         let file = self.scratch.path().join("source");
         data::random_file(&file, 100 + round as u64, self.options.size)?;
         let raw = self.raw.receive_raw()?;
-        self.add(round, RAW, raw);
+        self.add(round, RAW, &raw);
         let blobs = self.blobs(&file)?;
-        self.add(round, BLOBS, blobs);
+        self.add(round, BLOBS, &blobs);
         let publisher = format!("publisher-{round}");
+        let before = self.devnet.cpu_s();
         let published = self.devnet.publish(&publisher, &file)?;
-        self.published(round, &published);
-        let got = self.get(&published.content_id)?;
-        self.add(round, ALIVE, self.mb_s(got.seconds));
+        self.published(round, &published, self.devnet.cpu_s() - before);
+        let got = self.get(round, ALIVE, &published.content_id, None)?;
         if round == ROUNDS {
             self.note_get(ALIVE, &got);
         }
         let origin = self.devnet.origin(&publisher)?;
-        let got = self.get(&published.content_id)?;
+        let got = self.get(round, COPY, &published.content_id, Some(origin.pid()))?;
         drop(origin);
-        self.add(round, COPY, self.mb_s(got.seconds));
         if got.sources != 1 {
             self.notes.push(format!("The copy was not used: {} sources.", got.sources));
         }
@@ -117,20 +127,20 @@ impl Run<'_> {
 
     fn wounded_network(&mut self, round: usize, work: &str) -> anyhow::Result<()> {
         let raw = self.raw.receive_raw()?;
-        self.add(round, RAW_LATER, raw);
-        let got = self.get(work)?;
-        self.add(round, LOST, self.mb_s(got.seconds));
+        self.add(round, RAW_LATER, &raw);
+        let got = self.get(round, LOST, work, None)?;
         if round == ROUNDS {
             self.note_get(LOST, &got);
         }
         Ok(())
     }
 
-    fn published(&mut self, round: usize, published: &Published) {
-        self.add(round, PUBLISH, self.mb_s(published.seconds));
+    fn published(&mut self, round: usize, published: &Published, holders_cpu_s: f64) {
+        let cpu_s = published.cpu_s + holders_cpu_s;
+        self.add(round, PUBLISH, &self.cost(published.seconds, cpu_s));
         let stages = &published.stages;
         if let Some((_, at)) = stages.iter().find(|(name, _)| name == "announcing") {
-            self.add(round, STORED, self.mb_s(*at));
+            self.add(round, STORED, &self.cost(*at, f64::NAN));
         }
         if round == ROUNDS {
             let told: Vec<String> =
@@ -153,13 +163,24 @@ impl Run<'_> {
         ));
     }
 
-    fn get(&self, work: &str) -> anyhow::Result<Got> {
+    /// Fetches a work from the nodes, or from the process `origin` too.
+    fn get(
+        &mut self,
+        round: usize,
+        name: &'static str,
+        work: &str,
+        origin: Option<u32>,
+    ) -> anyhow::Result<Got> {
+        let servers = || self.devnet.cpu_s() + origin.and_then(cpu_s).unwrap_or(0.0);
+        let before = servers();
         let got = self.devnet.get(work)?;
+        let cost = self.cost(got.seconds, got.cpu_s + servers() - before);
         ensure!(got.bytes == self.options.size, "got {} bytes of {work}", got.bytes);
+        self.add(round, name, &cost);
         Ok(got)
     }
 
-    fn blobs(&self, file: &Path) -> anyhow::Result<f64> {
+    fn blobs(&self, file: &Path) -> anyhow::Result<Cost> {
         let (from, to) =
             (tempfile::tempdir_in(&self.scratch)?, tempfile::tempdir_in(&self.scratch)?);
         Peer::blobs(from.path(), file)?.receive_blob(to.path(), self.options.size)
@@ -172,7 +193,7 @@ impl Run<'_> {
             machine::filesystem(dir),
             dir.display()
         );
-        let mut table = Table::new(title, &["", "MB/s", "/ raw", "/ iroh-blobs", "target / raw"]);
+        let mut table = Table::new(title, &COLUMNS);
         for name in self.rounds.names() {
             let median = self.rounds.median(name);
             let raw = if [LOST, RAW_LATER].contains(name) { RAW_LATER } else { RAW };
@@ -182,6 +203,7 @@ impl Run<'_> {
                 ratio(median, self.rounds.median(raw)),
                 ratio(median, self.rounds.median(BLOBS)),
                 target(name).to_owned(),
+                if *name == STORED { String::new() } else { rate(&self.cpu, name, 1) },
             ]);
         }
         for note in self.notes {

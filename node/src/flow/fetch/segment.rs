@@ -120,6 +120,19 @@ impl SegmentBytes {
         Some(Cow::Owned(bytes))
     }
 
+    /// Bytes `offset..offset+len` of the segment where they lie, in order; none where a part is
+    /// not here.
+    #[must_use]
+    pub fn parts(&self, offset: usize, len: usize) -> Option<Vec<&[u8]>> {
+        let (mut parts, mut have) = (Vec::new(), 0);
+        while have < len {
+            let part = self.part(offset + have, len - have)?;
+            have += part.len();
+            parts.push(part);
+        }
+        Some(parts)
+    }
+
     /// The longest part of `offset..offset+len` within one shard.
     fn part(&self, offset: usize, len: usize) -> Option<&[u8]> {
         let index = u8::try_from(offset / self.shard_len).ok()?;

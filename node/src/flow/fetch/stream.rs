@@ -53,10 +53,29 @@ impl Delivery<'_> {
     }
 }
 
-/// A run's chunks, decompressed.
+/// A run's chunks.
 struct Chunks {
     content_offset: u64,
-    plain: Vec<Vec<u8>>,
+    segment: SegmentBytes,
+    plain: Vec<Plain>,
+}
+
+/// A chunk's plain bytes.
+enum Plain {
+    /// Decompressed.
+    Made(Vec<u8>),
+    /// As they lie in the segment: what is stored raw is not copied.
+    Stored { offset: usize, len: usize },
+}
+
+impl Chunks {
+    /// A chunk's plain bytes, in pieces.
+    fn pieces<'a>(&'a self, plain: &'a Plain) -> Option<Vec<&'a [u8]>> {
+        match plain {
+            Plain::Made(bytes) => Some(vec![bytes]),
+            Plain::Stored { offset, len } => self.segment.parts(*offset, *len),
+        }
+    }
 }
 
 /// Streams the wanted bytes of a paged manifest.
@@ -102,16 +121,22 @@ async fn stream_page(
         account.findings.extend(of_run.findings);
         let chunks = chunks?;
         let mut offset = chunks.content_offset;
-        for plain in chunks.plain {
-            groups.push(offset, &plain, delivery).await?;
-            offset += plain.len() as u64;
+        for plain in &chunks.plain {
+            for piece in chunks.pieces(plain).ok_or_else(missing)? {
+                groups.push(offset, piece, delivery).await?;
+                offset += piece.len() as u64;
+            }
         }
     }
     // Every wanted byte of the page lies in a MiB that was pushed: what is left is the next page's.
     if delivery.wanted.start < end {
-        return Err(FetchError::Manifest(ManifestError::Bad("chunks are missing".into())));
+        return Err(missing());
     }
     Ok(())
+}
+
+fn missing() -> FetchError {
+    FetchError::Manifest(ManifestError::Bad("chunks are missing".into()))
 }
 
 async fn fetch_run(reader: &Reader<'_>, run: ChunkRun) -> (Result<Chunks, FetchError>, Account) {
@@ -145,15 +170,23 @@ async fn fetch_chunks(
         seed: u64::from_le_bytes(crate::clock::random()),
     };
     let part = fetch_part(reader.core, wanted, account).await?;
-    let extents = run.extents;
+    let (extents, segment) = (run.extents, part.clone());
     let unpacked = tokio::task::spawn_blocking(move || {
-        extents.iter().map(|extent| unpack(&part, extent, false)).collect::<Result<Vec<_>, _>>()
+        extents.iter().map(|extent| plain_of(&part, extent)).collect::<Result<Vec<_>, _>>()
     });
     let plain = unpacked
         .await
         .map_err(|e| FetchError::Internal(e.to_string()))?
         .map_err(|reason| FetchError::Manifest(ManifestError::Bad(reason)))?;
-    Ok(Chunks { content_offset: run.content_offset, plain })
+    Ok(Chunks { content_offset: run.content_offset, segment, plain })
+}
+
+fn plain_of(part: &SegmentBytes, extent: &Extent) -> Result<Plain, String> {
+    let (offset, len) = (extent.offset as usize, extent.stored as usize);
+    if extent.codec == StoredCodec::Raw as u8 && extent.stored == extent.plain {
+        return Ok(Plain::Stored { offset, len });
+    }
+    Ok(Plain::Made(unpack(part, extent, false)?))
 }
 
 fn unpack(part: &SegmentBytes, extent: &Extent, check_hash: bool) -> Result<Vec<u8>, String> {
