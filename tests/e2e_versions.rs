@@ -18,7 +18,7 @@ fn start() -> Devnet {
     Devnet::start(&Options {
         epoch_s: Some(2),
         segment_bytes: Some(2 * MIB),
-        volume_bytes: Some(4 * MIB),
+        volume_bytes: Some(12 * MIB),
         ..Options::new(20)
     })
 }

@@ -11,6 +11,7 @@ use echonet_protocol::{
     identity::{Identity, NodeId},
     network::{Genesis, NetworkId},
     node_descriptor::Roles,
+    params,
 };
 use echonet_vault::{RealDisk, Vault, VaultConfig};
 use futures::future::BoxFuture;
@@ -210,6 +211,13 @@ fn open_records(data: &Path, identity: &Identity) -> ServiceResult<RecordStore> 
     Ok(records)
 }
 
+/// The longest shard that the network has: a copy of a whole segment, or of a manifest page.
+fn shard_len_max(genesis: &Genesis) -> u32 {
+    const PAGE: u32 = params::MANIFEST_PAGE_BYTES_MAX as u32;
+    const MOST: u32 = params::SHARD_BYTES_MAX as u32;
+    genesis.segment_bytes.clamp(PAGE, MOST)
+}
+
 async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Option<Vault>> {
     if !config.roles.has(Roles::STORAGE) {
         return Ok(None);
@@ -217,6 +225,7 @@ async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Opt
     let settings = VaultConfig {
         quota_bytes: config.quota_bytes,
         volume_len: genesis.volume_bytes,
+        shard_len_max: shard_len_max(genesis),
         unsealed_ttl_epochs: genesis.unsealed_epochs,
         grace_epochs: genesis.collect_grace_epochs,
         free_term_epochs_max: genesis.free_lease_epochs_max,

@@ -42,7 +42,7 @@ pub(super) async fn status(dir: &DataDir, args: StatusArgs, output: &Output) -> 
             output.result("status", &status, || work_words(&status));
         }),
         None => backend.service().node_status().await.map(|status| {
-            output.result("node_status", &status, || node_words(&status));
+            output.result("status", &status, || node_words(&status));
         }),
     };
     backend.close().await;

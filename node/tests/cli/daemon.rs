@@ -176,7 +176,7 @@ async fn status_shows_every_shard_and_its_holder() {
     assert_eq!(segment["shards"][1]["alive"], false);
     let words = run(&echonet, &["status", &id]).await.stdout;
     assert!(words.contains("1 of 2 shards alive"), "{words}");
-    assert_eq!(run(&echonet, &["--json", "status"]).await.last_json()["event"], "node_status");
+    assert_eq!(run(&echonet, &["--json", "status"]).await.last_json()["event"], "status");
     assert_eq!(run(&echonet, &["--json", "ls"]).await.last_json()["works"], serde_json::json!([]));
     assert_eq!(run(&echonet, &["--json", "peers"]).await.last_json()["event"], "peers");
 }

@@ -21,6 +21,19 @@ fn content(label: &str, mib: u64) -> Vec<u8> {
     noise(label, usize::try_from(mib * GROUP_BYTES).unwrap())
 }
 
+/// The same number of MiBs, under the content's own hash tree.
+async fn shorter(liar: &ByHand<'_>, net: &Net, content: &[u8]) {
+    let segment = liar.segment(net, content).await;
+    let mut page = page_of(content, segment, content);
+    page.length -= 700_000;
+    page.extents.last_mut().unwrap().stored -= 700_000;
+    page.extents.last_mut().unwrap().plain -= 700_000;
+    let page = liar.page(net, &page).await;
+    let mut root = root_of(content, page);
+    root.length -= 700_000;
+    liar.announce(net, &root).await;
+}
+
 /// The ways to lie about `content`; each announces and returns.
 async fn lie(way: &str, liar: &ByHand<'_>, net: &Net, content: &[u8]) {
     let other = noise(&format!("other bytes {way}"), content.len());
@@ -61,18 +74,7 @@ async fn lie(way: &str, liar: &ByHand<'_>, net: &Net, content: &[u8]) {
             let root = ManifestRoot { content: ContentId::of(content), ..root_of(&longer, page) };
             liar.announce(net, &root).await;
         }
-        "some bytes shorter" => {
-            // The same number of MiBs, under the content's own hash tree.
-            let segment = liar.segment(net, content).await;
-            let mut page = page_of(content, segment, content);
-            page.length -= 700_000;
-            page.extents.last_mut().unwrap().stored -= 700_000;
-            page.extents.last_mut().unwrap().plain -= 700_000;
-            let page = liar.page(net, &page).await;
-            let mut root = root_of(content, page);
-            root.length -= 700_000;
-            liar.announce(net, &root).await;
-        }
+        "some bytes shorter" => shorter(liar, net, content).await,
         "the outboard is wrong" => {
             let segment = liar.segment(net, content).await;
             let mut page = page_of(content, segment, content);

@@ -445,6 +445,14 @@ fn plan_compaction(index: &Index, op: &Op) -> Planned {
             }
             _ => NOTHING,
         },
+        _ => plan_ends_again(index, op),
+    }
+}
+
+/// Records that say that something is gone: kept while what they end may still
+/// stand in an older volume.
+fn plan_ends_again(index: &Index, op: &Op) -> Planned {
+    match op {
         Op::TombstoneAgain { key, state } => match index.entry(View::Staged, *key)? {
             Some(_) => NOTHING,
             None => write(small(Kind::Tombstone, *key, state.clone())),
