@@ -14,7 +14,10 @@ fn the_demo_holds_for_64_mib() {
     command.arg(&file);
     let outcome = cli::run(command, Duration::from_secs(300));
     assert!(outcome.succeeded(), "{outcome}");
-    println!("{}", outcome.stdout);
-    assert!(outcome.stdout.contains("bafkr4i"), "it prints the ContentID: {outcome}");
+    println!("{}", outcome.stderr);
+    // The story is told on standard error, the verdict on standard output.
+    assert!(outcome.stderr.contains("ContentID bafkr4i"), "it prints the ContentID: {outcome}");
+    assert!(outcome.stderr.contains("identical"), "it compares: {outcome}");
+    assert!(outcome.stdout.contains("all of it held"), "its verdict: {outcome}");
     figure("demo", format_args!("64 MiB: the whole story in {:.1?}", outcome.took));
 }

@@ -139,7 +139,8 @@ fn holders_that_crash_during_a_publish_keep_what_they_signed() {
         }
     }
     let published = Published::read(&running.finish(WITHIN));
-    published.assert_good();
+    // A checker may be among those that crash: then it says that it is not known to be live.
+    published.assert_held();
     figure("loss", format_args!("published while {crashes} times a holder crashed"));
 
     // Whatever they hold is needed now: six others are gone.

@@ -167,6 +167,15 @@ impl Published {
     #[track_caller]
     pub fn assert_good(&self) {
         assert!(self.live, "should be live: {}", self.line);
+        self.assert_held();
+    }
+
+    /// Every segment has its write quorum.
+    ///
+    /// # Panics
+    /// When that is not so.
+    #[track_caller]
+    pub fn assert_held(&self) {
         assert!(self.segments >= 1, "a manifest is stored too: {}", self.line);
         // n - floor(m/3) of n: 14 of 16, or 5 of 7.
         let (want, have) = (self.receipts_want, self.receipts_have);
