@@ -35,6 +35,8 @@ const GROUP_BYTES: usize = 16 * 1024;
 const GROUP_LOG: u8 = 4;
 /// Expected latency of a holder that did not answer last time.
 const DOWN_LATENCY_MS: u32 = 60_000;
+/// What each place further down the ranking of records counts as, in latency.
+const PLACE_MS: u32 = 1_000;
 /// Expected latency of one never talked to.
 const UNKNOWN_LATENCY_MS: u32 = 200;
 
@@ -237,18 +239,25 @@ pub async fn fetch_part(
     run.drive().await
 }
 
-/// Holders with the latency that they last showed.
+/// Holders with the latency that they last showed. Of several for one shard, those named by the
+/// record that most nodes gave come first, whatever the others' latency: anybody can make records
+/// that name holders who answer fast, or whose NodeIDs sort first, and have nothing.
 fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
-    let holder = |node: &NodeId| {
+    let holder = |(place, node): (usize, &NodeId)| {
         let latency_ms = match core.members.get(node) {
             Some(m) if m.reach == Reach::Unreachable => DOWN_LATENCY_MS,
             Some(m) if m.reach == Reach::Reachable => m.latency_ms,
-            _ => UNKNOWN_LATENCY_MS,
+            Some(_) => UNKNOWN_LATENCY_MS,
+            // No address of it is known.
+            None => DOWN_LATENCY_MS,
         };
-        Holder { node: *node, latency_ms }
+        let behind_ms = u32::try_from(place).unwrap_or(u32::MAX).saturating_mul(PLACE_MS);
+        Holder { node: *node, latency_ms: latency_ms.saturating_add(behind_ms) }
     };
     let by_index = located.holders.iter();
-    by_index.map(|(index, nodes)| (*index, nodes.iter().map(holder).collect())).collect()
+    by_index
+        .map(|(index, nodes)| (*index, nodes.iter().enumerate().map(holder).collect()))
+        .collect()
 }
 
 impl Run<'_> {
