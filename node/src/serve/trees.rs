@@ -121,3 +121,68 @@ impl ReadAt for Bytes<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use echonet_vault::{LeaseMeta, Pool, PutRequest, RealDisk, Vault, VaultConfig};
+
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(b"trees").finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn vault_with(dir: &std::path::Path, key: Key, shard: &[u8]) -> Vault {
+        let config = VaultConfig { disk_free_min_bytes: 0, ..VaultConfig::default() };
+        let (vault, _) = Vault::open(Arc::new(RealDisk), dir, config).unwrap();
+        let lease = LeaseMeta {
+            id: [1; 32],
+            owner: [2; 32],
+            pool: Pool::Granted { grant: [3; 32] },
+            from_epoch: 0,
+            until_epoch: 9,
+            sealed: true,
+        };
+        let reservation = vault.reserve(key, shard.len() as u64, &lease, u128::MAX).unwrap();
+        let (shard, meta) = (shard.to_vec().into(), b"descriptor".to_vec().into());
+        vault.put(PutRequest { key, shard, meta, epoch: 1, reservation }).unwrap();
+        vault
+    }
+
+    #[tokio::test]
+    async fn parts_are_what_encoding_the_whole_shard_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        for (index, len) in [(0, 1), (1, 1024), (2, 16_384), (3, 16_385), (4, 700_001)] {
+            let (key, shard) = (Key { segment: [7; 32], index }, noise(len));
+            let vault = vault_with(&dir.path().join(len.to_string()), key, &shard);
+            let (trees, bulk, total) = (Trees::default(), Bulk::default(), len as u64);
+            let ends = [0..1, total - 1..total, 0..total, total / 3..total / 2 + 1];
+            for range in ends {
+                // Below, at and above the groups of the tree that is kept.
+                for group_log in [0, 4, 8] {
+                    let located = vault.get(key).unwrap().unwrap();
+                    let (expected, root) =
+                        verified::encode_slice(&shard, range.clone(), group_log).unwrap();
+                    assert_eq!(root, located.shard_hash());
+                    let prefix = [1; 16];
+                    let wanted = PartWanted { located, range: range.clone(), group_log, prefix };
+                    let (got, _permit) = trees.slice(&bulk, wanted).await.unwrap();
+                    assert!(got == expected, "{range:?} of {len} in groups of 2^{group_log}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_past_the_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Key { segment: [7; 32], index: 0 };
+        let vault = vault_with(dir.path(), key, &noise(5_000));
+        let located = vault.get(key).unwrap().unwrap();
+        let wanted = PartWanted { located, range: 4_999..5_001, group_log: 0, prefix: [1; 16] };
+        let refusal = Trees::default().slice(&Bulk::default(), wanted).await.unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::Invalid);
+    }
+}
