@@ -45,6 +45,8 @@ pub struct Core {
     pub network: NetworkId,
     /// What it was told.
     pub config: NodeConfig,
+    /// The epoch it first started in: placement hashes the beacon of the one after.
+    pub joined: Epoch,
     /// Its socket.
     pub endpoint: NodeEndpoint,
     /// Calls to others.
@@ -121,15 +123,15 @@ impl Core {
             capacity_class: NodeDescriptor::class_of(self.config.quota_bytes),
             addrs,
             relays: self.config.relays.iter().take(2).cloned().collect(),
-            joined: self.epoch(),
+            joined: self.joined,
             issues_grants: self.config.issuer_secret.is_some(),
             accepts: self.config.roles.has(Roles::STORAGE),
         };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let still_holds = |old: &&Signed<NodeDescriptor>| {
-            let (sequence, joined) = (old.body.sequence, old.body.joined);
+            let sequence = old.body.sequence;
             body.sequence.saturating_sub(sequence) < DESCRIPTOR_S_MAX
-                && NodeDescriptor { sequence, joined, ..body.clone() } == old.body
+                && NodeDescriptor { sequence, ..body.clone() } == old.body
         };
         if let Some(old) = said.as_ref().filter(still_holds) {
             return Some(old.clone());

@@ -12,6 +12,7 @@ use echonet_protocol::{
     network::{Genesis, NetworkId},
     node_descriptor::Roles,
     params,
+    time::Epoch,
 };
 use echonet_vault::{RealDisk, Vault, VaultConfig};
 use futures::future::BoxFuture;
@@ -96,6 +97,7 @@ impl Node {
             said: std::sync::Mutex::default(),
             trees: Trees::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
+            joined: joined(&config.data, &genesis)?,
             identity,
             genesis,
             network,
@@ -178,6 +180,20 @@ async fn bind(config: &NodeConfig, identity: &Identity) -> ServiceResult<NodeEnd
         ..EndpointConfig::offline(identity.secret(), config.bind)
     };
     NodeEndpoint::bind(settings).await.map_err(|e| failed("network")(&e))
+}
+
+/// The epoch in which a data directory was first used; written down then.
+fn joined(data: &Path, genesis: &Genesis) -> ServiceResult<Epoch> {
+    let path = data.join("joined");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(epoch) = text.trim().parse()
+    {
+        return Ok(Epoch(epoch));
+    }
+    // Losing it costs nothing but a changed rank: a plain write will do.
+    let epoch = genesis.epoch_at(clock::now());
+    std::fs::write(&path, format!("{}\n", epoch.0)).map_err(|e| failed("io")(&e))?;
+    Ok(epoch)
 }
 
 fn start_kad(

@@ -140,7 +140,7 @@ mod tests {
         let lease = LeaseMeta {
             id: [1; 32],
             owner: [2; 32],
-            pool: Pool::Granted { grant: [3; 32] },
+            pool: Pool::Granted { grant: [3; 32], until_epoch: 100 },
             from_epoch: 0,
             until_epoch: 9,
             sealed: true,

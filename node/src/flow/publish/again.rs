@@ -33,7 +33,7 @@ pub(super) async fn lease_again(
 ) -> Result<Option<Held>, PublishError> {
     let Some(row) = core.catalog.segment(&segment)? else { return Ok(None) };
     let claim = claim_for(core, terms, segment, &row);
-    let holders = row.receipts.iter().map(|r| (r.body.index, r.body.holder));
+    let holders: Vec<_> = row.receipts.iter().map(|r| (r.body.index, r.body.holder)).collect();
     let (claim, descriptor) = (&claim, &row.descriptor);
     let asked = stream::iter(holders).map(|(index, node)| async move {
         let answer = core.client.add_lease(&node, claim, index, FIRST_PLACEMENT).await;

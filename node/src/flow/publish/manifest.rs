@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     ChunkRows, PublishError, RootPlace,
+    again::lease_again,
     content::{Outline, PackEvent, Packing},
     pack::{Packed, Place, PlannedExtent},
     pages::{pack_pages, pages, root, tree},
@@ -211,9 +212,15 @@ impl Storing<'_> {
         let scheme = self.terms.scheme;
         let coded = tokio::task::spawn_blocking(move || code(bytes, scheme, Vec::new()));
         let coded = coded.await.map_err(|e| PublishError::Internal(e.to_string()))??;
-        match journal.get(&coded.segment).cloned() {
+        let recipe = journal.get(&coded.segment).cloned();
+        match recipe {
             Some(recipe) if recipe.stored => Ok(held_of(self.core, self.terms, recipe)),
-            recipe => store(self.core, self.terms, coded, recipe).await,
+            Some(recipe) => store(self.core, self.terms, coded, Some(recipe)).await,
+            // A work that is published again has its manifest where it was.
+            None => match lease_again(self.core, self.terms, coded.segment).await? {
+                Some(held) => Ok(held),
+                None => store(self.core, self.terms, coded, None).await,
+            },
         }
     }
 
