@@ -168,6 +168,16 @@ fn flood(
     events
 }
 
+/// A manifest whose outcome is reported is not being tried any more.
+fn no_longer_tried(trying: &mut BTreeSet<ManifestHash>, input: &RaceInput) {
+    if let RaceInput::Bad { manifest, .. }
+    | RaceInput::Verified { manifest }
+    | RaceInput::Unavailable { manifest, .. } = input
+    {
+        trying.remove(manifest);
+    }
+}
+
 /// Floods of bad manifests, with perhaps a good one among them.
 #[test]
 fn in_any_flood_only_the_good_one_is_believed() {
@@ -180,8 +190,8 @@ fn in_any_flood_only_the_good_one_is_believed() {
         let count = draws.below(30);
         let good = draws.below(count + 10);
         let trusted = draws.below(2) == 0;
-        let good_trust = if trusted { Trust::Known } else { Trust::Stranger };
-        let mut events = flood(&mut draws, count, good, good_trust);
+        let trust = if trusted { Trust::Known } else { Trust::Stranger };
+        let mut events = flood(&mut draws, count, good, trust);
         let (mut now, mut sequence) = (Millis(0), 1_000);
         let mut trying = BTreeSet::new();
         let end = 'run: loop {
@@ -207,14 +217,7 @@ fn in_any_flood_only_the_good_one_is_believed() {
                 let ((at, _), event) = events.pop_first().unwrap();
                 (now, input) = (at, event);
             }
-            match &input {
-                RaceInput::Bad { manifest, .. }
-                | RaceInput::Verified { manifest }
-                | RaceInput::Unavailable { manifest, .. } => {
-                    trying.remove(manifest);
-                }
-                _ => {}
-            }
+            no_longer_tried(&mut trying, &input);
             race.handle(now, input);
         };
         assert!(now <= Millis(config.deadline_ms));
