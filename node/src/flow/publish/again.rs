@@ -12,14 +12,12 @@ use futures::{StreamExt, stream};
 
 use super::{
     PublishError,
-    store::{Held, Terms, judge},
+    store::{FIRST_PLACEMENT, Held, Terms, judge},
 };
 use crate::{client::LeaseClaim, core::Core, owner::rows::SegmentRow};
 
 /// Holders asked at once.
 const PARALLEL: usize = 16;
-/// The version of the placement that a publish makes.
-const FIRST_PLACEMENT: u64 = 1;
 
 /// Gets receipts for a segment under a lease that lasts as long as the terms
 /// say; none when too few holders give one.

@@ -39,7 +39,7 @@ use crate::{
 /// Slowest upload of a shard that is waited for, bytes per millisecond.
 const SLOWEST_BYTES_PER_MS: u64 = 16;
 /// The version of the placement that a publish makes.
-const FIRST_PLACEMENT: u64 = 1;
+pub(super) const FIRST_PLACEMENT: u64 = 1;
 
 /// Under what a publish stores.
 #[derive(Debug, Clone)]
