@@ -55,10 +55,19 @@ pub async fn ask(
 ) -> Result<(), String> {
     let parts = assign(&holders, &able(core))?;
     let mib = (size.div_ceil(100 << 20)).clamp(MIB_MIN, MIB_MAX);
-    let mib = u32::try_from(mib.div_ceil(parts.len() as u64)).unwrap_or(1);
-    let asked = stream::iter(parts).map(|part| check_part(core, content, manifest, part, mib));
+    let shares = shares(mib, parts.len());
+    let asked = parts.into_iter().zip(shares);
+    let asked =
+        stream::iter(asked).map(|(part, mib)| check_part(core, content, manifest, part, mib));
     let answers: Vec<Result<(), String>> = asked.buffer_unordered(PARALLEL).collect().await;
     answers.into_iter().collect()
+}
+
+/// Divides MiB to be read among checkers: each of them costs all k shards' ranges.
+fn shares(mib: u64, checkers: usize) -> impl Iterator<Item = u32> {
+    let checkers = checkers as u64;
+    // At most 64 MiB in all.
+    (0..checkers).map(move |i| ((mib * (i + 1) / checkers) - (mib * i / checkers)) as u32)
 }
 
 /// Nodes that may be asked, those that answered lately first.
@@ -177,6 +186,16 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 40);
+    }
+
+    #[test]
+    fn every_mib_is_somebodys() {
+        for (mib, checkers) in [(4, 1), (4, 7), (64, 3), (5, 5)] {
+            let shares: Vec<u32> = shares(mib, checkers).collect();
+            assert_eq!(shares.len(), checkers);
+            assert_eq!(u64::from(shares.iter().sum::<u32>()), mib);
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
     }
 
     #[test]

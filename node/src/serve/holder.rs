@@ -20,7 +20,13 @@ use echonet_protocol::{
 use echonet_vault::{AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError};
 use serde_bytes::ByteBuf;
 
-use super::{ServeResult, bulk::BulkUse, refuse, reply, say, unread};
+use super::{
+    ServeResult,
+    bulk::BulkUse,
+    refuse, reply, say,
+    trees::{self, Hashed},
+    unread,
+};
 use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStream};
 
 /// Bytes read from the stream at once.
@@ -198,23 +204,30 @@ pub(super) async fn store(
         };
         let _permit = core.bulk.reserve(purpose, peer.prefix, length).await?;
         say(stream, &Response::Ready).await?;
-        let bytes = receive(stream, length).await?;
-        if blake3::hash(&bytes).as_bytes() != &shard.0 {
-            let reason = format!("the bytes of shard {index} have another hash");
-            return Err(refuse(RefusalCode::Invalid, reason).into());
-        }
         let put = PutRequest {
             key,
-            shard: Bytes::from(bytes),
+            shard: Bytes::from(receive(stream, length).await?),
             meta: Bytes::from(descriptor.encode()),
             epoch: core.epoch().0,
             reservation,
         };
-        blocking(move || vault.put(put)).await?.map_err(write_refusal)?;
+        let hashed = blocking(move || put_if(&vault, put, shard)).await??;
+        core.trees.keep(key, hashed).await;
     }
     echonet_vault::crash_point("holder.receipt.before");
     let receipt = sign_receipt(&core.identity, &admitted.lease, of);
     reply(stream, &Response::Receipt(receipt)).await
+}
+
+/// Stores a shard that arrived, if it is the one that was announced.
+fn put_if(vault: &Vault, put: PutRequest, wanted: ShardHash) -> Result<Hashed, Refusal> {
+    let hashed = trees::hash(&put.shard)?;
+    if hashed.root != wanted.0 {
+        let reason = format!("the bytes of shard {} have another hash", put.key.index);
+        return Err(refuse(RefusalCode::Invalid, reason));
+    }
+    vault.put_hashed(put, hashed.root).map_err(write_refusal)?;
+    Ok(hashed)
 }
 
 async fn receive(stream: &mut NodeStream, length: usize) -> ServeResult<Vec<u8>> {

@@ -16,7 +16,7 @@ use echonet_protocol::{
     params,
     segment::SegmentId,
 };
-use futures::{StreamExt, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{ServeResult, refuse, reply, say};
 use crate::{
@@ -37,7 +37,11 @@ use crate::{
 const ROWS: u64 = 8;
 /// MiB read for one request at most.
 const MIB_MAX: u32 = 64;
-/// Leaves asked for at once.
+/// Segments looked at at once.
+const SEGMENTS_AT_ONCE: usize = 2;
+/// Rows of a segment read at once.
+const ROWS_AT_ONCE: usize = 4;
+/// Leaves of a row asked for at once.
 const PARALLEL: usize = 32;
 /// Bytes of a leaf.
 const LEAF_BYTES: u64 = 1024;
@@ -73,11 +77,16 @@ async fn look(
     let mut account = Account::default();
     let manifest = race::believe(&reader, &found, &mut account).await.map_err(|e| not_there(&e))?;
     locator.prefetch(core, &segments).await;
-    let mut rows = 0;
-    for segment in &segments {
-        let located = locator.locate(core, *segment).await.map_err(|e| not_there(&e))?;
-        rows += check_rows(core, &located).await?;
-    }
+    let look = |segment: SegmentId| {
+        let locator = &locator;
+        async move {
+            let located = locator.locate(core, segment).await.map_err(|e| not_there(&e))?;
+            check_rows(core, &located).await
+        }
+    };
+    let checks = stream::iter(segments.clone()).map(look);
+    let rows: Vec<u32> = checks.buffered(SEGMENTS_AT_ONCE).try_collect().await?;
+    let rows = rows.into_iter().sum();
     let read = read_mibs(core, &manifest, mib).await?;
     let body = LiveCheck {
         v: params::FORMAT_VERSION,
@@ -107,13 +116,13 @@ async fn check_rows(core: &Arc<Core>, located: &Located) -> Result<u32, Refusal>
     let leaves = shard_len.div_ceil(LEAF_BYTES);
     let mut draws = draws();
     let rows = ROWS.min(leaves);
-    for _ in 0..rows {
-        let start = draws.below(leaves) * LEAF_BYTES;
+    let starts: Vec<u64> = (0..rows).map(|_| draws.below(leaves) * LEAF_BYTES).collect();
+    let rows = starts.into_iter().map(|start| async move {
         let length = LEAF_BYTES.min(shard_len - start);
-        let row = read_row(core, located, start, length).await;
-        judge_row(located, &row)?;
-    }
-    Ok(rows as u32)
+        judge_row(located, &read_row(core, located, start, length).await)
+    });
+    let judged: Vec<()> = stream::iter(rows).buffered(ROWS_AT_ONCE).try_collect().await?;
+    Ok(judged.len() as u32)
 }
 
 /// The same leaf of every shard that can be had.

@@ -5,6 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use echonet_protocol::{
     content_id::ContentId,
     message::{Refusal, RefusalCode, Response, SliceSpec},
@@ -12,7 +13,12 @@ use echonet_protocol::{
 };
 use echonet_vault::{Key, ReadError};
 
-use super::{ServeResult, bulk::BulkUse, refuse, say, trees::PartWanted};
+use super::{
+    ServeResult,
+    bulk::{BulkPermit, BulkUse},
+    refuse, say,
+    trees::PartWanted,
+};
 use crate::{
     core::Core,
     net::{gate::PeerInfo, node_protocol::stream::NodeStream},
@@ -44,26 +50,35 @@ pub(super) async fn shard(
     let length = located.shard_len() as usize;
     let range = checked(slice, length as u64)?;
     if slice.group_log == SliceSpec::WHOLE {
-        let _permit = core.bulk.reserve(BulkUse::Read, peer.prefix, length).await?;
+        let permit = core.bulk.reserve(BulkUse::Read, peer.prefix, length).await?;
         let read = tokio::task::spawn_blocking(move || located.read_range(0, length));
         let bytes = match read.await.map_err(|e| internal(&e))? {
             Ok(bytes) => bytes,
             Err(ReadError::NotStored) => return Err(not_here(segment, index).into()),
             Err(e) => return Err(internal(&e).into()),
         };
-        return send(length as u64, &bytes, stream).await;
+        return send(length as u64, in_memory(bytes, permit), stream).await;
     }
     let (group_log, prefix) = (slice.group_log, peer.prefix);
     let wanted = PartWanted { located, range, group_log, prefix };
-    let (encoded, _permit) = core.trees.slice(&core.bulk, wanted).await?;
-    send(length as u64, &encoded, stream).await
+    let (encoded, permit) = core.trees.slice(&core.bulk, wanted).await?;
+    send(length as u64, in_memory(encoded.into(), permit), stream).await
 }
 
-async fn send(total: u64, encoded: &[u8], stream: &mut NodeStream) -> ServeResult<()> {
-    say(stream, &Response::Slice { total, encoded: encoded.len() as u64 }).await?;
-    for part in encoded.chunks(STEP_BYTES) {
-        stream.write_all(part).await?;
+/// Bytes that keep their place in memory until the last of them was acknowledged.
+fn in_memory(bytes: Bytes, permit: BulkPermit) -> Bytes {
+    struct Placed(Bytes, #[expect(dead_code, reason = "held, not used")] BulkPermit);
+    impl AsRef<[u8]> for Placed {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
     }
+    Bytes::from_owner(Placed(bytes, permit))
+}
+
+async fn send(total: u64, encoded: Bytes, stream: &mut NodeStream) -> ServeResult<()> {
+    say(stream, &Response::Slice { total, encoded: encoded.len() as u64 }).await?;
+    stream.write_all(encoded).await?;
     stream.finish();
     Ok(())
 }
@@ -107,7 +122,7 @@ pub(super) async fn content(
     let (total, encoded) = (copy.total(), copy.encoded_len());
     say(stream, &Response::Slice { total, encoded }).await?;
     while let Some(part) = copy.next_part().await? {
-        stream.write_all(&part).await?;
+        stream.write_all(part.into()).await?;
     }
     stream.finish();
     Ok(())

@@ -1,9 +1,10 @@
 //! Parts of shards as verified slices, from hash trees kept in memory.
 //!
 //! Without its tree, one leaf costs reading and hashing all of its shard, and a
-//! live check asks for eight leaves of every shard. A tree is made when a part
-//! of a shard is first wanted and kept while others are not wanted more. What is
-//! read from disk afterwards is checked by the reader alone, as whole shards are.
+//! live check asks for eight leaves of every shard. A tree is made when a shard
+//! arrives, whose hash is wanted anyway, or when a part of it is first wanted,
+//! and kept while others are not wanted more. What is read from disk afterwards
+//! is checked by the reader alone, as whole shards are.
 
 use std::{ops::Range, sync::Arc};
 
@@ -48,7 +49,25 @@ impl Default for Trees {
     }
 }
 
+/// The hash of a shard that arrived, and the tree that it came from.
+pub(super) struct Hashed {
+    pub(super) root: [u8; 32],
+    nodes: Arc<[u8]>,
+}
+
+/// Hashes a shard once for everything that wants its hash or its tree.
+pub(super) fn hash(shard: &[u8]) -> Result<Hashed, Refusal> {
+    let tree = verified::outboard(shard, TREE_LOG);
+    let tree = tree.map_err(|e| refuse(RefusalCode::Internal, e))?;
+    Ok(Hashed { root: tree.root, nodes: tree.nodes.into() })
+}
+
 impl Trees {
+    /// Keeps the tree of a shard that is stored by now: parts of it are wanted soon.
+    pub(super) async fn keep(&self, key: Key, hashed: Hashed) {
+        self.0.insert(key, hashed.nodes).await;
+    }
+
     /// The encoding of a part of a shard, and the leave to keep it in memory.
     pub(super) async fn slice(
         &self,
@@ -97,11 +116,11 @@ impl Trees {
 fn make(located: &Located) -> Result<Arc<[u8]>, Refusal> {
     let internal = |e: &dyn std::fmt::Display| refuse(RefusalCode::Internal, e);
     let bytes = located.read_range(0, located.shard_len() as usize).map_err(|e| internal(&e))?;
-    let tree = verified::outboard(&bytes, TREE_LOG).map_err(|e| internal(&e))?;
-    if tree.root != located.shard_hash() {
+    let hashed = hash(&bytes)?;
+    if hashed.root != located.shard_hash() {
         return Err(refuse(RefusalCode::Internal, "the shard is damaged on this node's disk"));
     }
-    Ok(tree.nodes.into())
+    Ok(hashed.nodes)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -81,7 +81,7 @@ impl RequestHandler for Liar {
         let (response, bulk) = self.answer(&envelope.request);
         let frame = message::encode(&response);
         if stream.write_frame(&frame, params::RESPONSE_BYTES_MAX).await.is_ok()
-            && stream.write_all(&bulk).await.is_ok()
+            && stream.write_all(bulk.into()).await.is_ok()
         {
             stream.finish();
         }

@@ -116,12 +116,12 @@ impl RequestHandler for TestHandler {
             }
             Some(b'b') => {
                 let _ = stream.write_frame(b"bulk", RESPONSE_BYTES_MAX).await;
-                let _ = stream.write_all(&vec![7; 8 << 20]).await;
+                let _ = stream.write_all(vec![7; 8 << 20].into()).await;
                 stream.finish();
             }
             Some(b'c') => {
                 let _ = stream.write_frame(b"cut", RESPONSE_BYTES_MAX).await;
-                let _ = stream.write_all(&[7; 1000]).await;
+                let _ = stream.write_all(vec![7; 1000].into()).await;
                 panic!("a handler panics in the middle of its answer, as the test asked");
             }
             _ => {

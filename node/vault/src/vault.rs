@@ -236,8 +236,24 @@ impl Vault {
     /// # Errors
     /// See [`WriteError`]; nothing was acknowledged then.
     pub fn put(&self, request: PutRequest) -> Result<Outcome, WriteError> {
+        let shard_hash = *blake3::hash(&request.shard).as_bytes();
+        self.put_hashed(request, shard_hash)
+    }
+
+    /// Like [`Vault::put`] for bytes whose BLAKE3 hash the caller has just computed, so that they
+    /// are not hashed twice. Under a wrong hash the shard is stored and never handed out: every
+    /// whole read and the scrubber compare.
+    ///
+    /// # Errors
+    /// As [`Vault::put`].
+    pub fn put_hashed(
+        &self,
+        request: PutRequest,
+        shard_hash: [u8; 32],
+    ) -> Result<Outcome, WriteError> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let job = put_job(request, Box::new(move |result| drop(sender.send(result))))?;
+        let done = Box::new(move |result| drop(sender.send(result)));
+        let job = put_job(request, shard_hash, done)?;
         self.0.core.queue.push(job, true)?;
         receiver.recv().unwrap_or(Err(WriteError::Closed))
     }
@@ -253,7 +269,8 @@ impl Vault {
         request: PutRequest,
         done: impl FnOnce(Result<Outcome, WriteError>) + Send + 'static,
     ) -> Result<(), WriteError> {
-        let job = put_job(request, Box::new(done))?;
+        let shard_hash = *blake3::hash(&request.shard).as_bytes();
+        let job = put_job(request, shard_hash, Box::new(done))?;
         self.0.core.queue.push(job, false)
     }
 
@@ -337,7 +354,8 @@ impl Vault {
             results.push(Err(WriteError::Closed));
             let to = sender.clone();
             let done = Box::new(move |result| drop(to.send((place, result))));
-            match put_job(request, done) {
+            let shard_hash = *blake3::hash(&request.shard).as_bytes();
+            match put_job(request, shard_hash, done) {
                 Ok(job) => jobs.push(job),
                 Err(error) => drop(sender.send((place, Err(error)))),
             }
@@ -464,14 +482,13 @@ impl Vault {
     }
 }
 
-/// A put as the committer takes it. The shard is hashed here, on the caller's thread, so that the
-/// committer's one core does not bound it.
-fn put_job(request: PutRequest, done: Done) -> Result<Job, WriteError> {
+/// A put as the committer takes it. Shards are hashed on their callers' threads, so that the
+/// committer's one core does not bound them.
+fn put_job(request: PutRequest, shard_hash: [u8; 32], done: Done) -> Result<Job, WriteError> {
     let PutRequest { key, shard, meta, epoch, reservation } = request;
     if reservation.key != key || reservation.shard_bytes < shard.len() as u64 {
         return Err(WriteError::NotReserved);
     }
-    let shard_hash = *blake3::hash(&shard).as_bytes();
     let lease = Some(reservation.lease);
     let put = PutOp { key, shard, shard_hash, meta, lease, epoch };
     Ok(Job { work: Work::Record(Box::new(Op::Put(put))), done, reservation: Some(reservation) })

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use iroh::endpoint::{RecvStream, SendStream};
 
 use super::frame::{FrameError, read_frame, write_frame};
@@ -171,21 +172,22 @@ impl NodeStream {
         Ok(())
     }
 
-    /// Writes all of `bytes` as bulk bytes.
+    /// Writes all of `bytes` as bulk bytes, without copying them into the connection's buffers.
     ///
     /// # Errors
     /// [`StreamError`]: also when the peer takes them slower than the least rate.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+    pub async fn write_all(&mut self, mut bytes: Bytes) -> Result<(), StreamError> {
         self.sent.begin();
-        let mut left = bytes;
-        while !left.is_empty() {
+        while !bytes.is_empty() {
             let waited_ms = self.limits.idle_ms_max;
             let send = &mut self.send;
-            let now = left;
-            let write =
-                async { send.write(now).await.map_err(|e| StreamError::Failed(e.to_string())) };
+            let left = std::slice::from_mut(&mut bytes);
+            // Takes what was written off the front of `bytes`.
+            let write = async {
+                let written = send.write_many_chunks(&mut &mut *left).await;
+                written.map_err(|e| StreamError::Failed(e.to_string()))
+            };
             let n = within(waited_ms, StreamError::Stalled { waited_ms }, write).await?;
-            left = &left[n..];
             self.sent.advance(n, &self.limits)?;
         }
         Ok(())
