@@ -35,8 +35,8 @@ fn a_second_version_survives_the_end_of_the_first() {
     files::random(&other, 80, 64 * MIB);
     files::random(&first, 81, 40 * MIB);
     std::fs::copy(&first, &second).expect("a copy");
-    // A tenth, in one place: about 90 % of the chunks stay.
-    files::overwrite(&second, 82, 30 * MIB, 4 * MIB);
+    // One place of a twentieth: with the chunks at its edges less than a tenth.
+    files::overwrite(&second, 82, 30 * MIB, 2 * MIB);
 
     let other = publisher.publish(&other);
     let v1 = publisher.publish(&first);
@@ -45,7 +45,7 @@ fn a_second_version_survives_the_end_of_the_first() {
         "versions",
         format_args!("second: {} of {} bytes deduplicated", v2.deduplicated_bytes, v2.size),
     );
-    assert!(v2.deduplicated_bytes * 100 >= v2.size * 80, "{}", v2.line);
+    assert!(v2.deduplicated_bytes * 100 >= v2.size * 90, "{}", v2.line);
     assert!(v2.stored_bytes * 3 < v1.stored_bytes, "{}", v2.line);
 
     let before = devnet.vaults();
