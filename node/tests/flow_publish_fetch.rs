@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use echonet_node::service::Service;
+use echonet_node::service::{SegmentStatus, Service};
 use echonet_protocol::{identity::NodeId, node_descriptor::Roles};
 use support::{Net, get, get_range, noise, publish};
 
@@ -43,27 +43,24 @@ async fn published_works_outlive_their_publisher_and_six_holders() {
     reader.shutdown().await;
 }
 
-/// Holders of which no segment of the work loses more than six.
+/// Holders of which no segment of the work loses more than six, and one loses six.
 async fn six_of_each(net: &Net, content: &str) -> Vec<NodeId> {
     let status = net.nodes[0]
         .work_status(content.parse().expect("a ContentID"))
         .await
         .expect("the work is known");
+    let held_by = |node: NodeId| -> Vec<String> {
+        let id = node.to_string();
+        let has = |s: &&SegmentStatus| s.shards.iter().any(|x| x.alive && x.holder == id);
+        status.segments.iter().filter(has).map(|s| s.segment_id.clone()).collect()
+    };
+    let target = &status.segments.last().expect("a work has segments").segment_id;
+    let holders = net.nodes.iter().rev().map(|node| node.node_id());
+    let victims: Vec<_> = holders.filter(|node| held_by(*node).contains(target)).take(6).collect();
     let mut lost: BTreeMap<String, usize> = BTreeMap::new();
-    let mut victims = Vec::new();
-    for node in net.nodes.iter().rev() {
-        let id = node.node_id().to_string();
-        let held: Vec<_> = status
-            .segments
-            .iter()
-            .filter(|s| s.shards.iter().any(|shard| shard.alive && shard.holder == id))
-            .map(|s| s.segment_id.clone())
-            .collect();
-        if held.iter().all(|s| lost.get(s).copied().unwrap_or(0) < 6) && victims.len() < 6 {
-            held.into_iter().for_each(|s| *lost.entry(s).or_default() += 1);
-            victims.push(node.node_id());
-        }
+    for segment in victims.iter().flat_map(|node| held_by(*node)) {
+        *lost.entry(segment).or_default() += 1;
     }
-    assert!(lost.values().any(|n| *n >= 5), "{lost:?}");
+    assert_eq!(lost.get(target), Some(&6), "{lost:?}");
     victims
 }
