@@ -52,7 +52,7 @@ const LIVE_CHECKS_MAX: usize = 2;
 /// Longest wait for peers to confirm that connections are closed, milliseconds.
 const CLOSE_MS_MAX: u64 = 3_000;
 /// The same for a client.
-const CLOSE_MS_MAX_CLIENT: u64 = 300;
+const CLOSE_MS_MAX_CLIENT: u64 = 100;
 /// Roles whose nodes answer lookups: reachable ones.
 const ROUTING_ROLES: [Roles; 3] = [Roles::STORAGE, Roles::ARCHIVE, Roles::WITNESS];
 

@@ -280,7 +280,7 @@ fn random_world(
     scheme: Scheme,
     slowest_ms: u64,
 ) -> BTreeMap<(u8, NodeId), Nature> {
-    let evil_percent = draws.below(90);
+    let evil_percent = draws.below(100);
     let mut natures = BTreeMap::new();
     for index in 0..scheme.n() as u8 {
         for copy in 0..[0, 1, 1, 1, 1, 1, 1, 2][draws.below(8) as usize] {

@@ -186,7 +186,7 @@ pub struct SilenceLimits {
 impl Default for SilenceLimits {
     fn default() -> Self {
         Self {
-            patience_ms_min: 100,
+            patience_ms_min: 50,
             patience_ms_max: 500,
             answers_max: 64,
             forget_ms: 15_000,

@@ -104,8 +104,8 @@ impl Locator {
     }
 }
 
-/// Holders of segments just located to which connections are opened ahead, at most.
-const WARMED_MAX: usize = 32;
+/// Nodes to which connections are opened ahead, at most.
+pub(super) const WARMED_MAX: usize = 32;
 
 /// A page whose hash tree verified.
 #[derive(Debug)]

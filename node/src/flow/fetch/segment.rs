@@ -228,7 +228,8 @@ pub async fn fetch_part(
         seed: wanted.seed,
     };
     let watch = Stopwatch::start();
-    let first_word_ms = core.client.patience_ms();
+    // Who was late before is ranked last; one that is late now costs bytes, so it gets more time.
+    let first_word_ms = 2 * core.client.patience_ms();
     let config = FetchConfig { first_word_ms, ..wanted.config };
     let machine = SegmentFetch::new(watch.now(), config, &request);
     let located = wanted.located;
@@ -323,6 +324,7 @@ impl Run<'_> {
             group_log: if whole { SliceSpec::WHOLE } else { GROUP_LOG },
         };
         let wanted = SliceWanted { root, total: total as u64, spec };
+        tracing::debug!("shard {index} of segment {segment} is asked of {node}");
         self.attempts.begin((index, node), async move {
             let mut bytes = vec![0; range.len()];
             let on_answer = || {
