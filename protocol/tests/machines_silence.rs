@@ -108,7 +108,7 @@ const ALL: [u8; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 #[test]
 fn holders_known_to_be_silent_cost_no_waiting_and_are_not_asked() {
     for want in [&ALL[..], &[2], &[2, 3]] {
-        let dead = |i: u8| i % 2 == 0 && i < 12;
+        let dead = |i: u8| i.is_multiple_of(2) && i < 12;
         let manner = |i| if dead(i) { Manner { is_silent: true, ..DEAD } } else { QUICK };
         let outcome = run(Scheme::DEFAULT, want, manner);
         assert_eq!(outcome.took_ms, Some(20), "{want:?}");

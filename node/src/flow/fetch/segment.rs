@@ -195,7 +195,8 @@ struct Run<'a> {
     watch: Stopwatch,
     attempts: Attempts<(u8, NodeId), Result<Vec<u8>, CallError>>,
     /// Who began to answer; at most one message for each attempt.
-    heard: (UnboundedSender<(u8, NodeId)>, UnboundedReceiver<(u8, NodeId)>),
+    heard: UnboundedReceiver<(u8, NodeId)>,
+    tell_heard: UnboundedSender<(u8, NodeId)>,
     got: BTreeMap<u8, (NodeId, Arc<Vec<u8>>)>,
     made: Option<SegmentBytes>,
     account: &'a mut Account,
@@ -233,6 +234,7 @@ pub async fn fetch_part(
     let config = FetchConfig { first_word_ms, ..wanted.config };
     let machine = SegmentFetch::new(watch.now(), config, &request);
     let located = wanted.located;
+    let (tell_heard, heard) = unbounded_channel();
     let run = Run {
         core,
         wanted,
@@ -240,7 +242,8 @@ pub async fn fetch_part(
         machine,
         watch,
         attempts: Attempts::default(),
-        heard: unbounded_channel(),
+        heard,
+        tell_heard,
         got: BTreeMap::new(),
         made: None,
         account,
@@ -298,7 +301,7 @@ impl Run<'_> {
             }
             let input = tokio::select! {
                 biased;
-                Some((index, node)) = self.heard.1.recv() => FetchInput::Heard { index, node },
+                Some((index, node)) = self.heard.recv() => FetchInput::Heard { index, node },
                 next = self.attempts.next(&self.watch, self.machine.timeout()) => match next {
                     Some(((index, node), result)) => self.arrived(index, node, result),
                     None => FetchInput::Tick,
@@ -310,7 +313,7 @@ impl Run<'_> {
 
     fn get(&mut self, index: u8, node: NodeId) {
         let (core, range) = (Arc::clone(self.core), self.range.clone());
-        let heard = self.heard.0.clone();
+        let tell_heard = self.tell_heard.clone();
         let located = self.wanted.located;
         let (segment, total) = (located.segment, located.descriptor.shard_len());
         let Some(root) = located.descriptor.shards.get(usize::from(index)).map(|hash| hash.0)
@@ -329,7 +332,7 @@ impl Run<'_> {
             let mut bytes = vec![0; range.len()];
             let on_answer = || {
                 // Nobody may be left to hear it.
-                let _ = heard.send((index, node));
+                let _ = tell_heard.send((index, node));
             };
             core.client.get_shard(&node, (segment, index), wanted, &mut bytes, on_answer).await?;
             Ok(bytes)
