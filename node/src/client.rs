@@ -3,7 +3,10 @@
 //! Every answer is checked for its kind here and for its meaning by the caller;
 //! shard and content bytes are verified before this module returns them.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use echonet_protocol::{
@@ -139,10 +142,16 @@ impl Client {
     ) -> Result<(Response, NodeStream), CallError> {
         let version = params::NODE_PROTOCOL_VERSION;
         let envelope = Envelope { network: self.network, version, request };
+        // What a node answers from memory, or nearly so, shows whether it is there.
+        let is_quick = is_quick(&envelope.request);
+        let question = is_quick.then(|| self.pool.silence().ask(&node.0, Instant::now()));
         let bytes = message::encode(&envelope);
         let hint = NodeAddr::default();
         let sent = self.pool.request(&node.0, &hint, &bytes, params::RESPONSE_BYTES_MAX).await;
         let (frame, stream) = sent.map_err(|e| unreachable(node, &e))?;
+        if let Some(question) = question {
+            question.answered();
+        }
         Ok((parse(node, &frame)?, stream))
     }
 
@@ -154,6 +163,23 @@ impl Client {
             Ok(response)
         };
         within(node, CALL_MS_MAX, call).await
+    }
+
+    /// Has a connection ready for when it is needed.
+    pub fn warm(&self, node: &NodeId) {
+        self.pool.warm(&node.0);
+    }
+
+    /// Whether a node left a question open for longer than others take, lately or now.
+    #[must_use]
+    pub fn is_silent(&self, node: &NodeId) -> bool {
+        self.pool.silence().is_silent(&node.0, Instant::now())
+    }
+
+    /// How long a node has to begin its answer before it is late.
+    #[must_use]
+    pub fn patience_ms(&self) -> u64 {
+        self.pool.silence().patience_ms()
     }
 
     /// Are you there; here is who I am.
@@ -370,7 +396,8 @@ impl Client {
         }
     }
 
-    /// Fetches a verified range of a shard into `out`, which has the range's length.
+    /// Fetches a verified range of a shard into `out`, which has the range's length. `on_answer`
+    /// is called once the node begins to answer.
     ///
     /// # Errors
     /// [`CallError`]; `out` holds nothing to be used then.
@@ -380,10 +407,12 @@ impl Client {
         shard: (SegmentId, u8),
         wanted: SliceWanted,
         out: &mut [u8],
+        on_answer: impl FnOnce() + Send,
     ) -> Result<(), CallError> {
         let (segment, index) = shard;
         let request = Request::GetShard { segment, index, slice: wanted.spec };
         let (response, stream) = self.exchange(node, request).await?;
+        on_answer();
         receive_slice(node, response, stream, wanted, out).await
     }
 
@@ -418,6 +447,19 @@ impl Client {
         let (response, stream) = self.exchange(node, request).await?;
         receive_slice(node, response, stream, wanted, out).await
     }
+}
+
+/// Whether a node answers this at once: without waiting for its disk, or for others.
+const fn is_quick(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Hello { .. }
+            | Request::Genesis
+            | Request::Members { .. }
+            | Request::GetRecords { .. }
+            | Request::GetShard { .. }
+            | Request::GetContent { .. }
+    )
 }
 
 async fn receive_slice(

@@ -52,7 +52,7 @@ const LIVE_CHECKS_MAX: usize = 2;
 /// Longest wait for peers to confirm that connections are closed, milliseconds.
 const CLOSE_MS_MAX: u64 = 3_000;
 /// The same for a client.
-const CLOSE_MS_MAX_CLIENT: u64 = 300;
+const CLOSE_MS_MAX_CLIENT: u64 = 100;
 /// Roles whose nodes answer lookups: reachable ones.
 const ROUTING_ROLES: [Roles; 3] = [Roles::STORAGE, Roles::ARCHIVE, Roles::WITNESS];
 
@@ -107,7 +107,7 @@ impl Node {
         let router = serve_all(&core, kad_handler).await?;
         let answered = join::join(&core).await;
         if answered == 0 && !core.config.bootstrap.is_empty() && !core.serves() {
-            let _ = router.shutdown().await;
+            close(&core, &router).await;
             let reason = "no bootstrap node answers; check the address and that it is running";
             return Err(ServiceError::new("network", reason));
         }
@@ -150,16 +150,7 @@ impl Node {
     pub async fn shutdown(&self) {
         let tasks = self.tasks.lock().map(|mut tasks| std::mem::take(&mut *tasks));
         drop(tasks);
-        if let Err(e) = self.router.shutdown().await {
-            tracing::warn!("the router did not end cleanly: {e}");
-        }
-        // Peers that are gone never confirm; a person who waits for a command should not wait for
-        // them.
-        let patience = if self.core.serves() { CLOSE_MS_MAX } else { CLOSE_MS_MAX_CLIENT };
-        let close = self.core.endpoint.close();
-        if tokio::time::timeout(Duration::from_millis(patience), close).await.is_err() {
-            tracing::debug!("some peers did not confirm the end of their connections");
-        }
+        close(&self.core, &self.router).await;
         if let Some(vault) = self.core.vault.clone() {
             // Saves the next start some replaying; the volumes have everything.
             let checkpoint = tokio::task::spawn_blocking(move || vault.checkpoint());
@@ -167,6 +158,22 @@ impl Node {
                 tracing::warn!("no checkpoint at the end: {e}");
             }
         }
+    }
+}
+
+/// Ends what is served and closes all connections. Peers that are gone never confirm; a person
+/// who waits for a command should not wait for them.
+async fn close(core: &Core, router: &Router) {
+    let close = async {
+        // It closes the endpoint as well.
+        if let Err(e) = router.shutdown().await {
+            tracing::warn!("the router did not end cleanly: {e}");
+        }
+        core.endpoint.close().await;
+    };
+    let patience_ms = if core.serves() { CLOSE_MS_MAX } else { CLOSE_MS_MAX_CLIENT };
+    if tokio::time::timeout(Duration::from_millis(patience_ms), close).await.is_err() {
+        tracing::debug!("some peers did not confirm the end of their connections");
     }
 }
 

@@ -22,6 +22,11 @@ enum Nature {
     Flaky {
         times: u32,
     },
+    /// Begins to answer, and is done later.
+    Chatty {
+        heard_ms: u64,
+        after_ms: u64,
+    },
     /// Sends a part now and then, and is done after so many.
     Slow {
         parts: u64,
@@ -37,7 +42,8 @@ fn nature(draws: &mut Draws, evil_percent: u64, slowest_ms: u64) -> Nature {
     if draws.below(100) >= evil_percent {
         return Nature::Good { after_ms: 1 + draws.below(slowest_ms) };
     }
-    match draws.below(6) {
+    match draws.below(7) {
+        6 => Nature::Chatty { heard_ms: draws.below(slowest_ms), after_ms: slowest_ms },
         0 => Nature::Flaky { times: 1 + draws.below(5) as u32 },
         1 => Nature::Missing,
         2 => Nature::Corrupt,
@@ -112,7 +118,7 @@ impl World {
     fn get(&mut self, now: Millis, index: u8, node: NodeId) {
         assert!(!self.got.contains(&index), "asked for what is there");
         assert!(self.in_flight.insert((index, node)), "asked twice at once");
-        assert!(self.in_flight.len() <= self.config.parallel_max);
+        assert!(self.in_flight.len() <= 2 * self.config.parallel_max);
         self.gets += 1;
         let attempt = self.attempts.entry((index, node)).or_default();
         *attempt += 1;
@@ -120,6 +126,10 @@ impl World {
         match self.natures[&(index, node)] {
             Nature::Good { after_ms } => {
                 self.event(delay(after_ms), FetchInput::Got { index, node })
+            }
+            Nature::Chatty { heard_ms, after_ms } => {
+                self.event(delay(heard_ms), FetchInput::Heard { index, node });
+                self.event(delay(after_ms), FetchInput::Got { index, node });
             }
             Nature::Flaky { times } if attempt > times => {
                 self.event(delay(3), FetchInput::Got { index, node });
@@ -251,7 +261,8 @@ fn request(
 ) -> FetchRequest {
     let mut holders = BTreeMap::<u8, Vec<Holder>>::new();
     for &(index, node) in natures.keys() {
-        holders.entry(index).or_default().push(Holder { node, latency_ms: 10 });
+        let holder = Holder { node, latency_ms: 10, is_silent: false };
+        holders.entry(index).or_default().push(holder);
     }
     FetchRequest { scheme, holders, want: want.into_iter().collect(), seed }
 }
@@ -269,7 +280,7 @@ fn random_world(
     scheme: Scheme,
     slowest_ms: u64,
 ) -> BTreeMap<(u8, NodeId), Nature> {
-    let evil_percent = draws.below(80);
+    let evil_percent = draws.below(100);
     let mut natures = BTreeMap::new();
     for index in 0..scheme.n() as u8 {
         for copy in 0..[0, 1, 1, 1, 1, 1, 1, 2][draws.below(8) as usize] {
@@ -296,6 +307,7 @@ fn it_completes_exactly_when_k_honest_holders_answer() {
             parallel_max: 1 + draws.below(14) as usize,
             attempt_timeout_ms: 1_000,
             hedge_after_ms: 50 + draws.below(500),
+            first_word_ms: 20 + draws.below(500),
             deadline_ms: 1_000_000,
             total_max_ms: 1_000_000,
             ..FetchConfig::default()
@@ -306,14 +318,19 @@ fn it_completes_exactly_when_k_honest_holders_answer() {
         let honest: BTreeSet<u8> = natures
             .iter()
             .filter(|(_, nature)| match nature {
-                Nature::Good { .. } | Nature::Slow { .. } => true,
+                Nature::Good { .. } | Nature::Chatty { .. } | Nature::Slow { .. } => true,
                 Nature::Flaky { times } => *times <= config.retries_max,
                 _ => false,
             })
             .map(|((index, _), _)| *index)
             .collect();
         let possible = want.is_subset(&honest) || honest.len() >= scheme.k.into();
-        let request = request(scheme, &natures, want, seed);
+        let mut request = request(scheme, &natures, want, seed);
+        // Whatever is said of them: who is needed is asked.
+        let silent_percent = [0, 30, 100][draws.below(3) as usize];
+        for holder in request.holders.values_mut().flatten() {
+            holder.is_silent = draws.below(100) < silent_percent;
+        }
         let run = World::new(scheme, config, natures.clone()).run(&request);
         match run.end {
             Ok(()) => {

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use echonet_protocol::{
@@ -41,8 +41,8 @@ const ROUTE_MS_MAX: u64 = 3_000;
 const ASK_PARALLEL: usize = 32;
 /// Longest wait for one node's records.
 const ASK_MS_MAX: u64 = 2_500;
-/// Once every id has a record, so long for records of others.
-const GRACE_MS: u64 = 200;
+/// Once every id has a record, at most so long for records of others.
+const GRACE_MS_MAX: u64 = 200;
 /// Valid placement records of one segment that are looked at.
 const PLACEMENTS_MAX: usize = 16;
 /// Valid announcements of one content that are looked at.
@@ -107,18 +107,30 @@ async fn ask_node(core: &Core, kind: RecordKind, node: NodeId, ids: Vec<Id>) -> 
 /// Collects answers until every wanted id has a valid record and a short grace
 /// has passed, or everybody has answered.
 async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
-    let answers = stream::iter(asked).map(|(node, ids)| ask_node(core, kind, node, ids));
+    let mut waiting: BTreeSet<NodeId> = asked.keys().copied().collect();
+    let mut asked: Vec<(NodeId, Vec<Id>)> = asked.into_iter().collect();
+    asked.sort_by_key(|(node, _)| core.client.is_silent(node));
+    let answers = stream::iter(asked)
+        .map(|(node, ids)| async move { (node, ask_node(core, kind, node, ids).await) });
     let mut answers = answers.buffer_unordered(ASK_PARALLEL);
     let mut grace = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut is_closing = false;
     loop {
+        if search.is_complete() && waiting.iter().all(|node| core.client.is_silent(node)) {
+            return;
+        }
         if search.is_complete() && !is_closing {
             is_closing = true;
-            grace.set(tokio::time::sleep(Duration::from_millis(GRACE_MS)));
+            // Long enough for everybody who answers as others do.
+            let grace_ms = core.client.patience_ms().min(GRACE_MS_MAX);
+            grace.set(tokio::time::sleep(Duration::from_millis(grace_ms)));
         }
         tokio::select! {
             answer = answers.next() => match answer {
-                Some(records) => search.take(core, kind, records),
+                Some((node, records)) => {
+                    waiting.remove(&node);
+                    search.take(core, kind, records);
+                }
                 None => return,
             },
             () = &mut grace, if is_closing => return,
@@ -174,7 +186,15 @@ async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> Vec<Vec<u8>> {
         }
     }
     let before: BTreeSet<NodeId> = asked.keys().copied().collect();
+    let begun = Instant::now();
     ask(core, kind, asked, &mut search).await;
+    tracing::debug!(
+        "{kind:?} of {} ids: {} found in {} ms from {} nodes",
+        search.wanted.len(),
+        search.found.len(),
+        begun.elapsed().as_millis(),
+        before.len()
+    );
     let routes = stream::iter(search.missing())
         .map(|id| async move { (id, routed(core, kind, &id, ASKED_PER_KEY).await) });
     let mut asked = Asked::new();

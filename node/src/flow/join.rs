@@ -39,10 +39,15 @@ pub async fn fetch_genesis(
     bootstrap: &[BootstrapAddr],
 ) -> ServiceResult<Genesis> {
     let mut last = "no bootstrap address was given; name one with --bootstrap".to_owned();
-    for addr in bootstrap {
+    let questions = stream::iter(bootstrap).map(|addr| async move {
         learn_address(endpoint, addr);
         let client = Client::new(pool.clone(), addr.network);
-        match client.genesis(&addr.node).await {
+        (addr, client.genesis(&addr.node).await)
+    });
+    // All at once: the first of them may be gone, and that takes seconds to be sure of.
+    let mut answers = questions.buffer_unordered(GREET_PARALLEL);
+    while let Some((addr, answer)) = answers.next().await {
+        match answer {
             Ok(bytes) => match Genesis::decode(&bytes) {
                 Ok(genesis) if genesis.network_id() == addr.network => return Ok(genesis),
                 Ok(other) => last = format!("{addr} gave the genesis of {}", other.network_id()),

@@ -168,6 +168,33 @@ impl Default for PoolLimits {
     }
 }
 
+/// When a node that was asked counts as silent: it is ranked after others, and hedged around.
+#[derive(Debug, Clone)]
+pub struct SilenceLimits {
+    /// Shortest time that a node has to begin its answer: what a busy machine takes.
+    pub patience_ms_min: u64,
+    /// Longest time, and the one as long as nobody has answered.
+    pub patience_ms_max: u64,
+    /// Answers whose times are remembered.
+    pub answers_max: usize,
+    /// How long silence is remembered once nothing is asked any more.
+    pub forget_ms: u64,
+    /// Nodes remembered, as long as fewer are being asked.
+    pub nodes_max: usize,
+}
+
+impl Default for SilenceLimits {
+    fn default() -> Self {
+        Self {
+            patience_ms_min: 50,
+            patience_ms_max: 500,
+            answers_max: 64,
+            forget_ms: 15_000,
+            nodes_max: 4_096,
+        }
+    }
+}
+
 /// How long a failed dial is remembered.
 #[derive(Debug, Clone)]
 pub struct DialMemoryLimits {

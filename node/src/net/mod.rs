@@ -16,3 +16,4 @@ pub mod node_protocol;
 pub mod records;
 pub mod regions;
 pub mod routing;
+pub mod silence;

@@ -141,7 +141,7 @@ async fn read_row(
             let mut leaf = vec![0; spec.length as usize];
             let wanted = SliceWanted { root, total, spec };
             let shard = (located.segment, index);
-            match core.client.get_shard(&holder, shard, wanted, &mut leaf).await {
+            match core.client.get_shard(&holder, shard, wanted, &mut leaf, || {}).await {
                 Ok(()) => return Some((index, leaf)),
                 Err(e) => tracing::debug!("a leaf is missing: {e}"),
             }

@@ -51,6 +51,36 @@ async fn a_dead_peer_costs_its_timeout_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_goes_on_without_its_caller_and_is_remembered() {
+    let dead = endpoint(46, 1).await;
+    let (id, addr) = (dead.node_id(), bound(&dead));
+    dead.close().await;
+    let limits = PoolLimits { dial_ms_max: 700, ..Default::default() };
+    let pool = ConnectionPool::new(endpoint(46, 2).await, limits);
+    // Given up long before the dial's own time is over.
+    let given_up = tokio::time::timeout(Duration::from_millis(50), pool.get(&id, &addr)).await;
+    assert!(given_up.is_err() && pool.endpoint().dials().in_a_row(&id) == 0);
+    until("it is silent", || async { pool.silence().is_silent(&id, Instant::now()) }).await;
+    until("the dial has failed", || async { pool.endpoint().dials().in_a_row(&id) == 1 }).await;
+    assert!(pool.silence().is_silent(&id, Instant::now()));
+    let again = pool.get(&id, &addr).await;
+    assert!(matches!(again, Err(DialError::FailedRecently { .. })), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_opened_ahead_is_the_one_that_is_used() {
+    let server = server_node(47, 1, ServerLimits::default()).await;
+    let client = endpoint(47, 2).await;
+    client.learn(&server.id, &server.addr).unwrap();
+    let pool = ConnectionPool::new(client, PoolLimits::default());
+    (0..5).for_each(|_| pool.warm(&server.id));
+    until("connected", || async { pool.is_connected(&server.id) }).await;
+    assert!(!pool.silence().is_silent(&server.id, Instant::now()));
+    assert!(echo(&pool, &server.id, &NodeAddr::default()).await);
+    assert_eq!((pool.len(), server.server.gate().live()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_reconnects_after_a_restart_on_the_same_address() {
     let server = server_node(43, 1, ServerLimits::default()).await;
     let pool = ConnectionPool::new(endpoint(43, 2).await, PoolLimits::default());

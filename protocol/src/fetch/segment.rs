@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     doubt::{Doubt, Step},
-    sources::{Answer, Sources},
+    sources::{Answer, Candidate, Sources},
     types::{
         DecodeResult, Evidence, FailureCause, Fault, FetchConfig, FetchInput, FetchOutput,
         FetchRequest,
@@ -146,7 +146,9 @@ impl SegmentFetch {
     }
 
     fn room(&self) -> bool {
-        self.sources.active() < self.config.parallel_max.max(1)
+        let max = self.config.parallel_max.max(1);
+        // Late ones take no place, or a few that hang would keep the others from being asked.
+        self.sources.promising(self.now) < max && self.sources.active() < 2 * max
     }
 
     fn ask(&mut self, index: u8, node: NodeId) {
@@ -155,14 +157,18 @@ impl SegmentFetch {
     }
 
     /// Asks for wanted shards that nobody is asked for. A second attempt at the
-    /// same holder is worth it here only when others cannot stand in.
+    /// same holder, or one at a silent holder, is worth it here only when others
+    /// cannot stand in.
     fn ask_wanted(&mut self, others_can: bool) {
+        let vocal_can = self.sources.vocal_count() >= self.k;
         for index in self.want.clone() {
             if self.sources.had().contains(&index) || self.sources.asking(index) {
                 continue;
             }
             match self.sources.best(index, self.now) {
-                Some((attempts, _, node)) if (attempts == 0 || !others_can) && self.room() => {
+                Some(Candidate { attempts, silent, node, .. })
+                    if (attempts == 0 || !others_can) && !(silent && vocal_can) && self.room() =>
+                {
                     self.ask(index, node);
                 }
                 _ => {}
@@ -183,10 +189,12 @@ impl SegmentFetch {
             if expected.len() >= self.k {
                 return;
             }
-            // Least tried first, then the wanted themselves, then the nearest.
+            // Least tried first, then those that were not silent, then the wanted themselves, then
+            // the nearest.
             let candidates = others.into_iter().filter_map(|index| {
-                let (attempts, latency_ms, node) = self.sources.best(index, now)?;
-                Some((attempts, !self.want.contains(&index), latency_ms, index, node))
+                let best = self.sources.best(index, now)?;
+                let unwanted = !self.want.contains(&index);
+                Some((best.attempts, best.silent, unwanted, best.latency_ms, index, best.node))
             });
             let Some((.., index, node)) = candidates.min() else { return };
             self.ask(index, node);
@@ -233,8 +241,8 @@ impl SegmentFetch {
             if self.sources.had().contains(&index) || self.sources.asking(index) {
                 continue;
             }
-            if let Some((.., node)) = self.sources.best(index, self.now).filter(|_| self.room()) {
-                self.ask(index, node);
+            if let Some(best) = self.sources.best(index, self.now).filter(|_| self.room()) {
+                self.ask(index, best.node);
             }
         }
     }
@@ -297,8 +305,11 @@ impl Machine for SegmentFetch {
         self.now = now;
         match input {
             FetchInput::Got { index, node } => self.got(index, node),
+            FetchInput::Heard { index, node } => {
+                self.sources.heard(now, index, node);
+            }
             FetchInput::Progress { index, node } => {
-                if self.sources.progress(now, index, node) {
+                if self.sources.heard(now, index, node) {
                     self.deadline = now.after(self.config.deadline_ms);
                 }
             }

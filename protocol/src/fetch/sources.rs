@@ -13,6 +13,8 @@ const HOLDERS_PER_INDEX_MAX: usize = 8;
 struct Source {
     node: NodeId,
     latency_ms: u32,
+    /// Not counted on, until it is heard.
+    silent: bool,
     attempts: u32,
     /// Retries used up: one by a failed attempt, two by one that hung.
     strikes: u32,
@@ -23,10 +25,11 @@ struct Source {
 enum State {
     /// Never asked, or asked and given up by us.
     Fresh,
-    /// Asked at `since`; last heard of at `heard`.
+    /// Asked at `since`; last heard of at `heard`, if it `spoke` at all.
     Active {
         since: Millis,
         heard: Millis,
+        spoke: bool,
     },
     /// Did not answer; not again before.
     Failed {
@@ -34,6 +37,16 @@ enum State {
     },
     Missing,
     Corrupt,
+}
+
+/// A source that may be asked; the least is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    /// Attempts so far.
+    pub(super) attempts: u32,
+    pub(super) silent: bool,
+    pub(super) latency_ms: u32,
+    pub(super) node: NodeId,
 }
 
 /// What a source answered.
@@ -68,12 +81,13 @@ impl Sources {
                 .map(|h| Source {
                     node: h.node,
                     latency_ms: h.latency_ms,
+                    silent: h.is_silent,
                     attempts: 0,
                     strikes: 0,
                     state: State::Fresh,
                 })
                 .collect();
-            sources.sort_by_key(|s| (s.latency_ms, s.node));
+            sources.sort_by_key(|s| (s.silent, s.latency_ms, s.node));
             sources.truncate(HOLDERS_PER_INDEX_MAX);
             by_index.insert(index, sources);
         }
@@ -136,15 +150,15 @@ impl Sources {
     pub(super) fn start(&mut self, now: Millis, index: u8, node: NodeId) {
         if let Some(source) = self.find(index, node) {
             source.attempts += 1;
-            source.state = State::Active { since: now, heard: now };
+            source.state = State::Active { since: now, heard: now, spoke: false };
         }
     }
 
-    /// Takes note of a part of a range that verified. False: nobody asked.
-    pub(super) fn progress(&mut self, now: Millis, index: u8, node: NodeId) -> bool {
+    /// Takes note of a sign of life. False: nobody asked.
+    pub(super) fn heard(&mut self, now: Millis, index: u8, node: NodeId) -> bool {
         let Some(source) = self.find(index, node) else { return false };
-        let State::Active { heard, .. } = &mut source.state else { return false };
-        *heard = now;
+        let State::Active { heard, spoke, .. } = &mut source.state else { return false };
+        (*heard, *spoke, source.silent) = (now, true, false);
         true
     }
 
@@ -171,6 +185,23 @@ impl Sources {
         self.each().filter(|(_, s)| matches!(s.state, State::Active { .. })).count()
     }
 
+    /// How many are under way and counted on.
+    pub(super) fn promising(&self, now: Millis) -> usize {
+        self.each().filter(|(_, s)| self.is_promising(s, now)).count()
+    }
+
+    /// Whether a source is asked, neither late nor one that failed before or was silent: all that
+    /// are left of those are asked at once, not one after the other.
+    fn is_promising(&self, source: &Source, now: Millis) -> bool {
+        let State::Active { spoke, since, .. } = source.state else { return false };
+        let patience_ms = if spoke { self.config.hedge_after_ms } else { self.first_word_ms() };
+        source.strikes == 0 && !source.silent && since.after(patience_ms) > now
+    }
+
+    fn first_word_ms(&self) -> u64 {
+        self.config.first_word_ms.min(self.config.hedge_after_ms)
+    }
+
     /// Those whose attempt took too long by `now`.
     pub(super) fn late(&self, now: Millis) -> Vec<(u8, NodeId)> {
         let timeout_ms = self.config.attempt_timeout_ms;
@@ -195,6 +226,15 @@ impl Sources {
         self.had.contains(&index) || self.of(index).iter().any(alive)
     }
 
+    /// How many indices are there, or may come from who is not known to be silent.
+    pub(super) fn vocal_count(&self) -> usize {
+        let vocal = |s: &Source| {
+            !s.silent && (matches!(s.state, State::Active { .. }) || self.may_be_asked(s))
+        };
+        let there = |&index: &u8| self.had.contains(&index) || self.of(index).iter().any(vocal);
+        self.indices().filter(there).count()
+    }
+
     pub(super) fn alive_count(&self) -> usize {
         self.indices().filter(|&index| self.alive(index)).count()
     }
@@ -205,15 +245,7 @@ impl Sources {
 
     /// Whether an index is there, or expected soon: asked for and not slow.
     pub(super) fn expected(&self, index: u8, now: Millis) -> bool {
-        let fresh = |s: &Source| match s.state {
-            // Who failed before is not counted on: all that are left are asked again
-            // at once, not one after the other.
-            State::Active { since, .. } => {
-                s.strikes == 0 && since.after(self.config.hedge_after_ms) > now
-            }
-            _ => false,
-        };
-        self.had.contains(&index) || self.of(index).iter().any(fresh)
+        self.had.contains(&index) || self.of(index).iter().any(|s| self.is_promising(s, now))
     }
 
     /// Whether somebody is asked for an index, slow or not.
@@ -221,26 +253,33 @@ impl Sources {
         self.of(index).iter().any(|s| matches!(s.state, State::Active { .. }))
     }
 
-    /// The best source to ask for an index now: (attempts so far, latency, node).
-    pub(super) fn best(&self, index: u8, now: Millis) -> Option<(u32, u32, NodeId)> {
+    /// The best source to ask for an index now.
+    pub(super) fn best(&self, index: u8, now: Millis) -> Option<Candidate> {
         let ready = |s: &&Source| match s.state {
             State::Failed { ready } => ready <= now,
             _ => true,
         };
         let may = self.of(index).iter().filter(|s| self.may_be_asked(s)).filter(ready);
-        may.map(|s| (s.attempts, s.latency_ms, s.node)).min()
+        let candidate = |s: &Source| Candidate {
+            attempts: s.attempts,
+            silent: s.silent,
+            latency_ms: s.latency_ms,
+            node: s.node,
+        };
+        may.map(candidate).min()
     }
 
     /// When something changes by itself after `now`.
     pub(super) fn next_change(&self, now: Millis) -> Option<Millis> {
         let config = self.config;
         let times = self.each().flat_map(|(_, source)| match source.state {
-            State::Active { since, heard } => [
+            State::Active { since, heard, spoke } => [
                 Some(since.after(config.hedge_after_ms)),
                 Some(heard.after(config.attempt_timeout_ms)),
+                (!spoke).then(|| since.after(self.first_word_ms())),
             ],
-            State::Failed { ready } if self.may_be_asked(source) => [Some(ready), None],
-            _ => [None, None],
+            State::Failed { ready } if self.may_be_asked(source) => [Some(ready), None, None],
+            _ => [None, None, None],
         });
         times.flatten().filter(|&at| at > now).min()
     }

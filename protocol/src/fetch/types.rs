@@ -10,13 +10,17 @@ use crate::{identity::NodeId, segment::Scheme};
 /// Limits of fetching one range of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchConfig {
-    /// Shard ranges under way at once, at most.
+    /// Shard ranges under way at once, at most. Those that are late take no
+    /// place, up to twice as many in all.
     pub parallel_max: usize,
     /// An attempt of which nothing is heard for this long has failed.
     pub attempt_timeout_ms: u64,
     /// An attempt that is not done after this long gets a competitor: the time
     /// in which the range should arrive, and some.
     pub hedge_after_ms: u64,
+    /// An attempt of which nothing at all was heard gets a competitor after this
+    /// long already: the time in which others usually answer, and some.
+    pub first_word_ms: u64,
     /// The fetch fails when no verified byte arrives for this long.
     pub deadline_ms: u64,
     /// The fetch fails after this long in any case.
@@ -41,6 +45,7 @@ impl Default for FetchConfig {
             parallel_max: 10,
             attempt_timeout_ms: 2_500,
             hedge_after_ms: 500,
+            first_word_ms: 500,
             deadline_ms: 8_000,
             total_max_ms: 600_000,
             retries_max: 3,
@@ -58,6 +63,9 @@ pub struct Holder {
     pub node: NodeId,
     /// Expected time to the first byte; a large number for one that seems down.
     pub latency_ms: u32,
+    /// Whether it was asked something lately, by whomever, and said nothing. It
+    /// is not counted on, and asked only where the others are not enough.
+    pub is_silent: bool,
 }
 
 /// What to fetch: one byte range, the same in each shard.
@@ -100,6 +108,13 @@ pub enum FetchInput {
         /// Which shard.
         index: u8,
         /// From whom.
+        node: NodeId,
+    },
+    /// The node began to answer: it is there, whatever it will send.
+    Heard {
+        /// Which shard.
+        index: u8,
+        /// Who.
         node: NodeId,
     },
     /// A part of the range arrived and verified: the attempt lives.

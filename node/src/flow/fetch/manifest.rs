@@ -2,7 +2,7 @@
 //! prove themselves against the ContentID before anything in them is believed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -87,17 +87,25 @@ impl Locator {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             segments.iter().filter(|s| !known.contains_key(s)).copied().collect()
         };
+        let mut warmed = BTreeSet::new();
         for batch in unknown.chunks(params::BATCH_ITEMS_MAX) {
             let found = discover::placements(core, batch).await;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (segment, records) in found {
                 if let Some(located) = Located::from_records(segment, &records) {
+                    // Who is dead is found out while others are read from already.
+                    let holders = located.holders.values().flatten().copied();
+                    warmed.extend(holders.take(WARMED_MAX - warmed.len()));
                     known.insert(segment, Arc::new(self.restricted(core, located)));
                 }
             }
         }
+        warmed.iter().for_each(|node| core.client.warm(node));
     }
 }
+
+/// Nodes to which connections are opened ahead, at most.
+pub(super) const WARMED_MAX: usize = 32;
 
 /// A page whose hash tree verified.
 #[derive(Debug)]

@@ -10,7 +10,12 @@ pub mod race;
 pub mod segment;
 pub mod stream;
 
-use std::{io, ops::Range, sync::Arc, time::Instant};
+use std::{
+    io,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use echonet_protocol::{
     content_id::ContentId,
@@ -19,6 +24,7 @@ use echonet_protocol::{
     manifest::ManifestBody,
     params,
 };
+use futures::future::{Either, select};
 
 use self::{
     manifest::{Locator, Manifest, ManifestError, Reader},
@@ -132,6 +138,20 @@ pub async fn get(
     })
 }
 
+/// Where the bytes come from.
+enum Way {
+    /// A full copy.
+    Copy(copy::FullCopy),
+    /// The holders, by a manifest that is believed, if there is any.
+    Manifest(Result<Box<Manifest>, FetchError>),
+}
+
+impl Way {
+    fn manifest(believed: Result<Manifest, FetchError>) -> Self {
+        Self::Manifest(believed.map(Box::new))
+    }
+}
+
 struct Fetch<'a> {
     core: &'a Arc<Core>,
     content: ContentId,
@@ -149,9 +169,9 @@ impl Fetch<'_> {
         let reader = Reader { core: self.core, locator: &locator, config: fetch_config(0) };
         let found = race::find(self.core, self.content).await?;
         tracing::debug!("{} announcements found", found.announcements.len());
-        let mut done = 0;
-        let mut wanted = None;
-        if let Some(copy) = copy::find(self.core, &found.announcements).await {
+        let (mut done, mut wanted, mut believed) = (0, None, None);
+        let way = self.choose(&reader, &found, account).await;
+        if let Way::Copy(copy) = way {
             let range = self.wanted(copy.total)?;
             let mut tell = self.teller(range.end);
             let mut delivery = Delivery { sink, wanted: range.clone(), on_progress: &mut tell };
@@ -167,8 +187,31 @@ impl Fetch<'_> {
                 Err(e) => tracing::debug!("the full copy broke off: {e}"),
             }
             wanted = Some(left);
+        } else if let Way::Manifest(outcome) = way {
+            believed = Some(*outcome?);
         }
-        Ok(done + self.read_holders(&reader, found, wanted, sink, account).await?)
+        Ok(done + self.read_holders(&reader, (found, believed), wanted, sink, account).await?)
+    }
+
+    /// A full copy or the holders. Whoever announced it may be gone and silent: the way to the
+    /// holders is looked for meanwhile, and taken where it is found first.
+    async fn choose(&self, reader: &Reader<'_>, found: &Found, account: &mut Account) -> Way {
+        let mut find = std::pin::pin!(copy::find(self.core, &found.announcements));
+        let patience = Duration::from_millis(self.core.client.patience_ms());
+        match tokio::time::timeout(patience, &mut find).await {
+            Ok(Some(copy)) => return Way::Copy(copy),
+            Ok(None) => return Way::manifest(race::believe(reader, found, account).await),
+            Err(_) => {}
+        }
+        let believe = std::pin::pin!(race::believe(reader, found, account));
+        match select(find, believe).await {
+            Either::Left((Some(copy), _)) => Way::Copy(copy),
+            Either::Left((None, believe)) => Way::manifest(believe.await),
+            Either::Right((Err(failure), find)) => {
+                find.await.map_or_else(|| Way::manifest(Err(failure)), Way::Copy)
+            }
+            Either::Right((believed, _)) => Way::manifest(believed),
+        }
     }
 
     /// Reads from holders by one manifest after the other: what one of them turns
@@ -176,17 +219,24 @@ impl Fetch<'_> {
     async fn read_holders(
         &self,
         reader: &Reader<'_>,
-        mut found: Found,
+        (mut found, believed): (Found, Option<Manifest>),
         wanted: Option<Range<u64>>,
         sink: &mut (dyn tokio::io::AsyncWrite + Send + Unpin),
         account: &mut Account,
     ) -> Result<u64, FetchError> {
         let patient = Reader { config: fetch_config(params::SEGMENT_BYTES_MAX as u64), ..*reader };
-        let mut manifest = race::believe(reader, &found, account).await?;
+        let mut manifest = match believed {
+            Some(manifest) => manifest,
+            None => race::believe(reader, &found, account).await?,
+        };
         let wanted = match wanted {
             Some(wanted) => wanted,
             None => self.wanted(manifest.root.length)?,
         };
+        tracing::debug!(
+            "a manifest is believed: {size} bytes to be read",
+            size = wanted.end - wanted.start
+        );
         let size = wanted.end - wanted.start;
         let mut tell = self.teller(wanted.end);
         let mut delivery = Delivery { sink, wanted, on_progress: &mut tell };

@@ -22,7 +22,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use super::{
     FetchError,
-    manifest::{Manifest, ManifestError, Reader},
+    manifest::{Manifest, ManifestError, Reader, WARMED_MAX},
     segment::{Account, Liar},
     stream::{Delivery, stream_pages},
 };
@@ -43,6 +43,10 @@ pub struct Found {
 /// # Errors
 /// [`FetchError::NotFound`].
 pub async fn find(core: &Arc<Core>, content: ContentId) -> Result<Found, FetchError> {
+    // Of a small network everybody will be needed: who is dead is found out from the start.
+    if core.members.len() <= WARMED_MAX {
+        core.members.all().iter().for_each(|m| core.client.warm(&m.descriptor.body.node));
+    }
     let announcements = discover::announcements(core, &content).await;
     if announcements.is_empty() {
         return Err(FetchError::NotFound(content, core.members.len()));

@@ -20,6 +20,8 @@ use echonet_protocol::{
     segment::{SegmentDescriptor, SegmentId},
 };
 
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
 use super::proof;
 use crate::{
     client::{CallError, SliceWanted},
@@ -192,6 +194,9 @@ struct Run<'a> {
     machine: SegmentFetch,
     watch: Stopwatch,
     attempts: Attempts<(u8, NodeId), Result<Vec<u8>, CallError>>,
+    /// Who began to answer; at most one message for each attempt.
+    heard: UnboundedReceiver<(u8, NodeId)>,
+    tell_heard: UnboundedSender<(u8, NodeId)>,
     got: BTreeMap<u8, (NodeId, Arc<Vec<u8>>)>,
     made: Option<SegmentBytes>,
     account: &'a mut Account,
@@ -224,7 +229,12 @@ pub async fn fetch_part(
         seed: wanted.seed,
     };
     let watch = Stopwatch::start();
-    let machine = SegmentFetch::new(watch.now(), wanted.config, &request);
+    // Who was late before is ranked last; one that is late now costs bytes, so it gets more time.
+    let first_word_ms = 2 * core.client.patience_ms();
+    let config = FetchConfig { first_word_ms, ..wanted.config };
+    let machine = SegmentFetch::new(watch.now(), config, &request);
+    let located = wanted.located;
+    let (tell_heard, heard) = unbounded_channel();
     let run = Run {
         core,
         wanted,
@@ -232,11 +242,16 @@ pub async fn fetch_part(
         machine,
         watch,
         attempts: Attempts::default(),
+        heard,
+        tell_heard,
         got: BTreeMap::new(),
         made: None,
         account,
     };
-    run.drive().await
+    let outcome = run.drive().await;
+    let (segment, took_ms) = (located.segment, watch.now().0);
+    tracing::debug!("segment {segment}, shards {first} to {last}: {took_ms} ms");
+    outcome
 }
 
 /// Holders with the latency that they last showed. Of several for one shard, those named by the
@@ -252,7 +267,8 @@ fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
             None => DOWN_LATENCY_MS,
         };
         let behind_ms = u32::try_from(place).unwrap_or(u32::MAX).saturating_mul(PLACE_MS);
-        Holder { node: *node, latency_ms: latency_ms.saturating_add(behind_ms) }
+        let latency_ms = latency_ms.saturating_add(behind_ms);
+        Holder { node: *node, latency_ms, is_silent: core.client.is_silent(node) }
     };
     let by_index = located.holders.iter();
     by_index
@@ -283,9 +299,13 @@ impl Run<'_> {
                     }
                 }
             }
-            let input = match self.attempts.next(&self.watch, self.machine.timeout()).await {
-                Some(((index, node), result)) => self.arrived(index, node, result),
-                None => FetchInput::Tick,
+            let input = tokio::select! {
+                biased;
+                Some((index, node)) = self.heard.recv() => FetchInput::Heard { index, node },
+                next = self.attempts.next(&self.watch, self.machine.timeout()) => match next {
+                    Some(((index, node), result)) => self.arrived(index, node, result),
+                    None => FetchInput::Tick,
+                },
             };
             self.machine.handle(self.watch.now(), input);
         }
@@ -293,6 +313,7 @@ impl Run<'_> {
 
     fn get(&mut self, index: u8, node: NodeId) {
         let (core, range) = (Arc::clone(self.core), self.range.clone());
+        let tell_heard = self.tell_heard.clone();
         let located = self.wanted.located;
         let (segment, total) = (located.segment, located.descriptor.shard_len());
         let Some(root) = located.descriptor.shards.get(usize::from(index)).map(|hash| hash.0)
@@ -306,9 +327,14 @@ impl Run<'_> {
             group_log: if whole { SliceSpec::WHOLE } else { GROUP_LOG },
         };
         let wanted = SliceWanted { root, total: total as u64, spec };
+        tracing::debug!("shard {index} of segment {segment} is asked of {node}");
         self.attempts.begin((index, node), async move {
             let mut bytes = vec![0; range.len()];
-            core.client.get_shard(&node, (segment, index), wanted, &mut bytes).await?;
+            let on_answer = || {
+                // Nobody may be left to hear it.
+                let _ = tell_heard.send((index, node));
+            };
+            core.client.get_shard(&node, (segment, index), wanted, &mut bytes, on_answer).await?;
             Ok(bytes)
         });
     }

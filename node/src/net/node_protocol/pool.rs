@@ -10,7 +10,7 @@ use std::{
 };
 
 use iroh::endpoint::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -21,7 +21,8 @@ use super::{
 use crate::net::{
     address::{NodeAddr, NodeId},
     endpoint::{DialError, NodeEndpoint},
-    limits::{PoolLimits, REQUEST_BYTES_MAX},
+    limits::{PoolLimits, REQUEST_BYTES_MAX, SilenceLimits},
+    silence::Silence,
 };
 
 /// Why a request got no response.
@@ -61,6 +62,7 @@ struct Shared {
     limits: PoolLimits,
     entries: Mutex<HashMap<NodeId, Entry>>,
     dials: Semaphore,
+    silence: Arc<Silence>,
 }
 
 /// Connections by node id; cheap to clone.
@@ -75,7 +77,9 @@ impl ConnectionPool {
     pub fn new(endpoint: NodeEndpoint, limits: PoolLimits) -> Self {
         let period = Duration::from_millis((limits.idle_ms_max / 2).max(100));
         let dials = Semaphore::new(limits.dials_max);
-        let shared = Arc::new(Shared { endpoint, limits, entries: Mutex::default(), dials });
+        let silence = Silence::new(SilenceLimits::default());
+        let entries = Mutex::default();
+        let shared = Arc::new(Shared { endpoint, limits, entries, dials, silence });
         let sweeper = tokio::spawn(sweep_regularly(Arc::downgrade(&shared), period));
         Self { shared, _sweeper: Arc::new(AbortOnDropHandle::new(sweeper)) }
     }
@@ -85,25 +89,49 @@ impl ConnectionPool {
         &self.shared.endpoint
     }
 
+    /// Who of the nodes asked says nothing.
+    pub fn silence(&self) -> &Arc<Silence> {
+        &self.shared.silence
+    }
+
     /// A living connection to `node`: the pooled one, or a new one to `hint` or to addresses the
-    /// endpoint has learnt.
+    /// endpoint has learnt. A dial goes on when its caller has gone: what comes of it is worth
+    /// knowing for the next one, who would otherwise wait for a dead node anew.
     ///
     /// # Errors
     /// [`DialError`]; at once when a dial failed a moment ago.
     pub async fn get(&self, node: &NodeId, hint: &NodeAddr) -> Result<Connection, DialError> {
-        let slot = self.shared.slot(node);
-        let mut place = slot.lock().await;
+        let mut place = self.shared.slot(node).lock_owned().await;
         if let Some(connection) = place.as_ref().filter(|c| c.close_reason().is_none()) {
             return Ok(connection.clone());
         }
         *place = None;
-        let busy = || DialError::TooMany { max: self.shared.limits.dials_max };
-        let patience = Duration::from_millis(self.shared.limits.dial_ms_max);
-        let permit = tokio::time::timeout(patience, self.shared.dials.acquire()).await;
-        let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
-        let connection = self.shared.endpoint.dial(node, hint, ALPN, patience).await?;
-        *place = Some(connection.clone());
-        Ok(connection)
+        let dial = Arc::clone(&self.shared).dial(place, *node, hint.clone());
+        let broken = |e: tokio::task::JoinError| DialError::Failed {
+            node: *node,
+            reason: format!("the dial ended early: {e}"),
+        };
+        tokio::spawn(dial).await.map_err(broken)?
+    }
+
+    /// Has a connection ready for when it is needed, unless too much is being dialled already.
+    pub fn warm(&self, node: &NodeId) {
+        // Others that wait for a dial come first.
+        if self.shared.dials.available_permits() <= self.shared.limits.dials_max / 2
+            || self.is_connected(node)
+        {
+            return;
+        }
+        let (pool, node) = (self.clone(), *node);
+        tokio::spawn(async move {
+            // Whoever needs the node is told why it cannot be had.
+            let _ = pool.get(&node, &NodeAddr::default()).await;
+        });
+    }
+
+    /// Whether there is a living connection to `node`.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.shared.entries().get(node).is_some_and(Entry::is_living)
     }
 
     /// Opens a stream for one request.
@@ -192,6 +220,30 @@ impl ConnectionPool {
 }
 
 impl Shared {
+    async fn dial(
+        self: Arc<Self>,
+        mut place: OwnedMutexGuard<Option<Connection>>,
+        node: NodeId,
+        hint: NodeAddr,
+    ) -> Result<Connection, DialError> {
+        let busy = || DialError::TooMany { max: self.limits.dials_max };
+        let patience = Duration::from_millis(self.limits.dial_ms_max);
+        let permit = tokio::time::timeout(patience, self.dials.acquire()).await;
+        let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
+        let question = self.silence.ask(&node, Instant::now());
+        match self.endpoint.dial(&node, &hint, ALPN, patience).await {
+            Ok(connection) => {
+                question.answered();
+                *place = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                self.silence.failed(&node, Instant::now());
+                Err(error)
+            }
+        }
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
         // The map stays consistent: nothing panics while the lock is held.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
