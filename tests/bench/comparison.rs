@@ -20,7 +20,7 @@ use crate::{
     peers::{Cost, Peer},
     sendme,
     table::{Rounds, Table, rate, ratio},
-    tahoe::{self, Grid},
+    tahoe::{self, Grid, Protocol},
     transfer::{DEAD, NODES, lost, victims},
 };
 
@@ -36,22 +36,31 @@ const RAW_LATER: &str = "raw iroh stream, later in the same run";
 const LOST: &str = "EchoNet fetch from holders, 6 of 20 nodes dead";
 const RAW_TAHOE: &str = "raw iroh stream, beside Tahoe-LAFS";
 const PUT: &str = "Tahoe-LAFS upload 10 of 16";
+const PUT_FOOLSCAP: &str = "Tahoe-LAFS upload 10 of 16, Foolscap";
 const GET: &str = "Tahoe-LAFS download, all alive";
+const GET_FOOLSCAP: &str = "Tahoe-LAFS download, all alive, Foolscap";
 const RAW_TAHOE_LATER: &str = "raw iroh stream, beside the next";
 const GET_LOST: &str = "Tahoe-LAFS download, 6 of 20 nodes dead";
+const GET_LOST_FOOLSCAP: &str = "Tahoe-LAFS download, 6 of 20 nodes dead, Foolscap";
 
 const COLUMNS: [&str; 6] =
     ["", "MB/s", "/ raw", "times its peer", "target", "CPU s/GB, all processes"];
 
-/// With what a row is compared, and the target (design 14).
-fn peer(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
+/// Tahoe-LAFS has two protocols between a client and storage nodes.
+const PROTOCOLS: [Protocol; 2] = [Protocol::Https, Protocol::Foolscap];
+
+/// With which rows a row is compared, what these are called, and the target (design 14).
+fn peers(name: &str) -> ([Option<(&'static str, &'static str)>; 2], &'static str) {
+    let tahoe = |https, foolscap| {
+        [Some((https, "Tahoe-LAFS")), Some((foolscap, "Tahoe-LAFS over Foolscap"))]
+    };
     match name {
-        PUBLISH | STORED => Some((PUT, "Tahoe-LAFS", "7 x")),
-        ALIVE => Some((GET, "Tahoe-LAFS", "25 x")),
-        LOST => Some((GET_LOST, "Tahoe-LAFS", "25 x")),
-        COPY => Some((SENDME, "sendme", "3 x")),
-        COPY_WHOLE => Some((SENDME_WHOLE, "sendme", "3 x")),
-        _ => None,
+        PUBLISH | STORED => (tahoe(PUT, PUT_FOOLSCAP), "7 x Tahoe-LAFS"),
+        ALIVE => (tahoe(GET, GET_FOOLSCAP), "25 x Tahoe-LAFS"),
+        LOST => (tahoe(GET_LOST, GET_LOST_FOOLSCAP), "25 x Tahoe-LAFS"),
+        COPY => ([Some((SENDME, "sendme")), None], "3 x sendme"),
+        COPY_WHOLE => ([Some((SENDME_WHOLE, "sendme")), None], "3 x sendme"),
+        _ => ([None; 2], ""),
     }
 }
 
@@ -59,9 +68,17 @@ fn peer(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
 fn raw_beside(name: &str) -> &'static str {
     match name {
         RAW_LATER | LOST => RAW_LATER,
-        RAW_TAHOE | PUT | GET => RAW_TAHOE,
-        RAW_TAHOE_LATER | GET_LOST => RAW_TAHOE_LATER,
+        RAW_TAHOE | PUT | PUT_FOOLSCAP | GET | GET_FOOLSCAP => RAW_TAHOE,
+        RAW_TAHOE_LATER | GET_LOST | GET_LOST_FOOLSCAP => RAW_TAHOE_LATER,
         _ => RAW,
+    }
+}
+
+/// The row of a protocol.
+fn by(protocol: Protocol, https: &'static str, foolscap: &'static str) -> &'static str {
+    match protocol {
+        Protocol::Https => https,
+        Protocol::Foolscap => foolscap,
     }
 }
 
@@ -253,23 +270,31 @@ impl Run<'_> {
         for round in 0..=ROUNDS {
             let file = self.source(&scratch, round)?;
             self.stream(round, RAW_TAHOE)?;
-            let (start, before) = (Instant::now(), grid.cpu_s());
-            let work = grid.put(&file)?;
-            let seconds = start.elapsed().as_secs_f64();
-            self.add(round, PUT, &self.cost(seconds, grid.cpu_s() - before));
-            self.download(&grid, round, GET, &work, &scratch)?;
-            works.push(work);
+            // Each client encrypts with a secret of its own: neither finds the other's shares.
+            for protocol in PROTOCOLS {
+                let (start, before) = (Instant::now(), grid.cpu_s());
+                let work = grid.put(protocol, &file)?;
+                let cost = self.cost(start.elapsed().as_secs_f64(), grid.cpu_s() - before);
+                self.add(round, by(protocol, PUT, PUT_FOOLSCAP), &cost);
+                let name = by(protocol, GET, GET_FOOLSCAP);
+                self.download(&grid, round, name, (protocol, &work), &scratch)?;
+                works.push((round, protocol, work));
+            }
         }
         let gone = grid.kill(DEAD)?;
-        for (round, work) in works.iter().enumerate() {
-            self.source(&scratch, round)?;
-            self.stream(round, RAW_TAHOE_LATER)?;
-            self.download(&grid, round, GET_LOST, work, &scratch)?;
+        for (round, protocol, work) in &works {
+            self.source(&scratch, *round)?;
+            if *protocol == PROTOCOLS[0] {
+                self.stream(*round, RAW_TAHOE_LATER)?;
+            }
+            let name = by(*protocol, GET_LOST, GET_LOST_FOOLSCAP);
+            self.download(&grid, *round, name, (*protocol, work), &scratch)?;
         }
         self.notes.push(format!(
-            "Tahoe-LAFS: {NODES} storage nodes, an introducer and a client on loopback, \
-             shares.needed 10, happy 10, total 16, through the web API of the running client, which \
-             encrypts and stays connected. Of the {DEAD} nodes killed, a file loses {gone:.1} of 16 \
+            "Tahoe-LAFS: {NODES} storage nodes, an introducer and clients on loopback, \
+             shares.needed 10, happy 10, total 16, through the web API of a running client, which \
+             encrypts and stays connected. Its default protocol is HTTPS; Foolscap is the older \
+             one. Of the {DEAD} nodes killed, a file loses {gone:.1} of 16 \
              shares on average."
         ));
         Ok(())
@@ -280,12 +305,12 @@ impl Run<'_> {
         grid: &Grid,
         round: usize,
         name: &'static str,
-        work: &str,
+        (protocol, work): (Protocol, &str),
         scratch: &TempDir,
     ) -> anyhow::Result<()> {
         let out = scratch.path().join("out");
         let (start, before) = (Instant::now(), grid.cpu_s());
-        grid.get(work, &out)?;
+        grid.get(protocol, work, &out)?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu_s = grid.cpu_s() - before;
         ensure!(data::same(&out, &scratch.path().join("source"))?, "{name}: another file came");
@@ -302,17 +327,17 @@ impl Run<'_> {
             self.dir.display()
         );
         let mut table = Table::new(title, &COLUMNS);
-        let measured = |name: &str| self.rounds.names().contains(&name);
         for name in self.rounds.names() {
             let median = self.rounds.median(name);
-            let (times, target) = match peer(name) {
-                Some((row, peer, target)) if measured(row) => {
-                    let times = ratio(median, self.rounds.median(row));
-                    (format!("{times} x {peer}"), target)
-                }
-                Some((_, peer, target)) => (format!("{peer} was not measured"), target),
-                None => (String::new(), ""),
-            };
+            let (peers, target) = peers(name);
+            // One that is not installed, or failed, has no row.
+            let peers = peers.into_iter().flatten();
+            let times = peers.filter(|(row, _)| self.rounds.names().contains(row));
+            let times = times.map(|(row, peer)| {
+                let times = ratio(median, self.rounds.median(row));
+                format!("{times} x {peer}")
+            });
+            let times = times.collect::<Vec<_>>().join(", ");
             let cpu = self.cpu.names().contains(name).then(|| rate(&self.cpu, name, 1));
             table.row([
                 (*name).to_owned(),

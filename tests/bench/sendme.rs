@@ -24,7 +24,7 @@ pub(crate) const INSTALL: &str = "skipped: not installed (`cargo install sendme 
 
 /// How long importing a file, and receiving it, may take.
 const WITHIN: Duration = Duration::from_secs(600);
-/// Both ends: loopback alone, no relays, nothing drawn.
+/// Both ends: loopback, no relays, nothing drawn.
 const COMMON: [&str; 5] =
     ["--relay", "disabled", "--magic-ipv4-addr", "127.0.0.1:0", "--no-progress"];
 

@@ -1,5 +1,6 @@
-//! A Tahoe-LAFS grid on loopback: an introducer, storage nodes and one client whose web API is
-//! used. It encodes as EchoNet does, 10 of 16. It ends when dropped, and with this program.
+//! A Tahoe-LAFS grid on loopback: an introducer, storage nodes and a client for each of the two
+//! protocols to storage nodes, whose web API is used. It encodes as EchoNet does, 10 of 16. It
+//! ends when dropped, and with this program.
 
 use std::{
     fs,
@@ -26,19 +27,34 @@ pub(crate) const INSTALL: &str = "skipped: not installed (`python3 -m venv VENV 
 /// How long the grid may take to be connected.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
+/// What a client speaks to storage nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// The default of 1.20.
+    Https,
+    /// The one before it, which downloads faster.
+    Foolscap,
+}
+
+/// A client of the grid.
+struct Client {
+    process: Logged,
+    web: SocketAddr,
+}
+
 /// A running grid.
 pub(crate) struct Grid {
-    client: Logged,
+    https: Client,
+    foolscap: Client,
     /// With their directories.
     storage: Vec<(Logged, PathBuf)>,
     introducer: Logged,
-    web: SocketAddr,
 }
 
 impl Grid {
     /// Starts `nodes` storage nodes with their data under `dir`.
     pub(crate) fn start(tahoe: &Program, dir: &Path, nodes: usize) -> anyhow::Result<Self> {
-        let mut ports = free_ports(nodes + 2)?.into_iter();
+        let mut ports = free_ports(nodes + 3)?.into_iter();
         let mut port = || ports.next().context("a port for each node");
         let at = dir.join("introducer");
         let config = format!("[node]\n{}", tub(port()?));
@@ -54,34 +70,43 @@ impl Grid {
             let config = format!("[node]\n{}[client]\n[storage]\nenabled = true\n", tub(port()?));
             storage.push((start(tahoe, &at, "client", &config, Some(&furl))?, at));
         }
-        let web = SocketAddr::from(([127, 0, 0, 1], port()?));
-        let config = format!(
-            "[node]\ntub.port = disabled\ntub.location = disabled\n\
-             web.port = tcp:{}:interface=127.0.0.1\n\
-             [client]\nshares.needed = 10\nshares.happy = 10\nshares.total = 16\n\
-             [storage]\nenabled = false\n",
-            web.port()
-        );
-        let mut client = start(tahoe, &dir.join("client"), "client", &config, Some(&furl))?;
-        client.until("a connection to every storage node", READY_WITHIN, |_| {
-            (connected(web) == nodes).then_some(())
-        })?;
-        Ok(Self { client, storage, introducer, web })
+        let https = client(tahoe, dir, Protocol::Https, port()?, &furl)?;
+        let foolscap = client(tahoe, dir, Protocol::Foolscap, port()?, &furl)?;
+        let mut grid = Self { https, foolscap, storage, introducer };
+        for Client { process, web } in [&mut grid.https, &mut grid.foolscap] {
+            process.until("a connection to every storage node", READY_WITHIN, |_| {
+                (connected(*web) == nodes).then_some(())
+            })?;
+        }
+        Ok(grid)
     }
 
     /// Uploads a file; its capability, by which it is found again.
-    pub(crate) fn put(&self, file: &Path) -> anyhow::Result<String> {
-        let capability = http::put_file(self.web, "/uri?format=CHK", file)?.trim().to_owned();
+    pub(crate) fn put(&self, protocol: Protocol, file: &Path) -> anyhow::Result<String> {
+        let said = http::put_file(self.web(protocol), "/uri?format=CHK", file)?;
+        let capability = said.trim().to_owned();
         ensure!(capability.starts_with("URI:CHK:"), "no capability of a file: {capability}");
         Ok(capability)
     }
 
     /// Downloads a file.
-    pub(crate) fn get(&self, capability: &str, out: &Path) -> anyhow::Result<u64> {
-        http::get_file(self.web, &format!("/uri/{capability}"), out)
+    pub(crate) fn get(
+        &self,
+        protocol: Protocol,
+        capability: &str,
+        out: &Path,
+    ) -> anyhow::Result<u64> {
+        http::get_file(self.web(protocol), &format!("/uri/{capability}"), out)
     }
 
-    /// CPU seconds that all living nodes and the client have used so far.
+    fn web(&self, protocol: Protocol) -> SocketAddr {
+        match protocol {
+            Protocol::Https => self.https.web,
+            Protocol::Foolscap => self.foolscap.web,
+        }
+    }
+
+    /// CPU seconds that all living nodes and both clients have used so far.
     pub(crate) fn cpu_s(&self) -> f64 {
         self.processes().filter_map(|process| cpu_s(process.pid())).sum()
     }
@@ -104,7 +129,7 @@ impl Grid {
 
     fn processes(&self) -> impl Iterator<Item = &Logged> {
         let nodes = self.storage.iter().map(|(node, _)| node);
-        nodes.chain([&self.client, &self.introducer])
+        nodes.chain([&self.https.process, &self.foolscap.process, &self.introducer])
     }
 }
 
@@ -155,6 +180,28 @@ fn start(
     command.arg("run").arg(at);
     let name = at.file_name().unwrap_or_default().to_string_lossy();
     Logged::start(command, format!("tahoe run {name}"), at.join("log"))
+}
+
+/// Starts a client whose web API is at this port.
+fn client(
+    tahoe: &Program,
+    dir: &Path,
+    protocol: Protocol,
+    port: u16,
+    introducer: &str,
+) -> anyhow::Result<Client> {
+    let (name, foolscap) = match protocol {
+        Protocol::Https => ("client-https", ""),
+        Protocol::Foolscap => ("client-foolscap", "force_foolscap = true\n"),
+    };
+    let config = format!(
+        "[node]\ntub.port = disabled\ntub.location = disabled\n\
+         web.port = tcp:{port}:interface=127.0.0.1\n\
+         [client]\nshares.needed = 10\nshares.happy = 10\nshares.total = 16\n{foolscap}\
+         [storage]\nenabled = false\n"
+    );
+    let process = start(tahoe, &dir.join(name), "client", &config, Some(introducer))?;
+    Ok(Client { process, web: SocketAddr::from(([127, 0, 0, 1], port)) })
 }
 
 /// Storage nodes that the client is connected to; none while it does not answer.
