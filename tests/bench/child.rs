@@ -72,25 +72,26 @@ impl Running {
         ensure!(status.success(), "{} ended with {status}", self.name);
         Ok(used)
     }
-
-    fn end(&mut self) {
-        // It may have ended already, which is what is wanted.
-        signal(self.child.id(), Signal::TERM);
-        let asked = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if asked.elapsed() > END_WITHIN {
-                let _gone_meanwhile = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            self.end();
+            end(&mut self.child);
         }
+    }
+}
+
+/// Asks a process to end and waits for it; one that takes too long is killed.
+pub(crate) fn end(child: &mut Child) {
+    // It may have ended already, which is what is wanted.
+    signal(child.id(), Signal::TERM);
+    let asked = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if asked.elapsed() > END_WITHIN {
+            let _gone_meanwhile = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -109,7 +110,8 @@ pub(crate) fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn is_zombie(pid: u32) -> bool {
+/// Whether a process has ended and is still to be waited for, or is gone.
+pub(crate) fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }

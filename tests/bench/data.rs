@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context as _;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -59,4 +60,15 @@ pub(crate) fn random_file(path: &Path, seed: u64, len: u64) -> io::Result<()> {
         left -= part;
     }
     file.sync_all()
+}
+
+/// Whether two files have the same bytes.
+pub(crate) fn same(one: &Path, other: &Path) -> anyhow::Result<bool> {
+    let hash = |path: &Path| -> anyhow::Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut file = File::open(path).with_context(|| format!("{}", path.display()))?;
+        io::copy(&mut file, &mut hasher)?;
+        Ok(hasher.finalize())
+    };
+    Ok(hash(one)? == hash(other)?)
 }

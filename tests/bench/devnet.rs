@@ -1,5 +1,5 @@
 //! A network of real `echonet` processes and the commands run against it, as a person would run
-//! them. The binary is the one beside this program: the same build.
+//! them. The binary is the one beside this program, of the same build, unless another is named.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,11 @@ use serde_json::Value;
 
 use crate::child::{Running, cpu_s, memory_bytes, signal};
 
-/// The `echonet` of this build, made if it is not there.
+/// The `echonet` that `ECHONET_BIN` names, or the one of this build, made if it is not there.
 pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ECHONET_BIN") {
+        return Ok(PathBuf::from(path));
+    }
     let path = std::env::current_exe()?.with_file_name("echonet");
     // Set by `cargo run`: a binary that is older than its source would be measured otherwise.
     if let Some(cargo) = std::env::var_os("CARGO") {

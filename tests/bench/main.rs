@@ -1,18 +1,23 @@
 //! Benchmarks: what EchoNet does beside what the machine can do, measured in one run.
 //!
-//! `cargo run --release -p echonet-tests --features bench --bin bench -- [all|pipeline|vault|transfer|memory]
-//! [--size 512MiB] [--dir DIR]...` prints a markdown table. Figures are compared with others of
+//! `cargo run --release -p echonet-tests --features bench --bin bench -- [all|pipeline|vault|transfer|peers|memory]
+//! [--size 512MiB] [--dir DIR]... [--sendme PATH] [--tahoe PATH]` prints a markdown table. Figures are compared with others of
 //! the same run only: each is the median of interleaved rounds after a warm-up. It asserts
 //! nothing and is no part of the tests; it ends only processes that it started.
 
 mod child;
+mod comparison;
 mod data;
 mod devnet;
+mod http;
+mod logged;
 mod machine;
 mod memory;
 mod peers;
 mod pipeline;
+mod sendme;
 mod table;
+mod tahoe;
 mod transfer;
 mod vault;
 
@@ -26,8 +31,10 @@ use crate::{machine::Machine, table::Table};
 pub(crate) const ROUNDS: usize = 3;
 
 const USAGE: &str =
-    "usage: bench [all|pipeline|vault|transfer|memory] [--size 512MiB] [--dir DIR]...
-Without --dir, transfers run in /dev/shm and in the temporary directory, the vault in the latter.";
+    "usage: bench [all|pipeline|vault|transfer|peers|memory] [--size 512MiB] [--dir DIR]...
+       [--sendme PATH] [--tahoe PATH]
+Without --dir, transfers run in /dev/shm and in the temporary directory, the vault in the latter.
+Peers are sendme and Tahoe-LAFS, where they are on PATH or named.";
 
 /// What to measure, and where.
 pub(crate) struct Options {
@@ -36,6 +43,9 @@ pub(crate) struct Options {
     pub(crate) size: u64,
     /// Directories to work in.
     dirs: Vec<PathBuf>,
+    /// The programs, if they are not to be looked for on PATH.
+    pub(crate) sendme: Option<PathBuf>,
+    pub(crate) tahoe: Option<PathBuf>,
 }
 
 fn parse_size(text: &str) -> anyhow::Result<u64> {
@@ -51,12 +61,15 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
-    let mut options = Options { what: "all".into(), size: 512 << 20, dirs: Vec::new() };
+    let (what, dirs) = ("all".into(), Vec::new());
+    let mut options = Options { what, size: 512 << 20, dirs, sendme: None, tahoe: None };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--size" => options.size = parse_size(&args.next().context(USAGE)?)?,
             "--dir" => options.dirs.push(PathBuf::from(args.next().context(USAGE)?)),
-            "all" | "pipeline" | "vault" | "transfer" | "memory" => options.what = arg,
+            "--sendme" => options.sendme = Some(args.next().context(USAGE)?.into()),
+            "--tahoe" => options.tahoe = Some(args.next().context(USAGE)?.into()),
+            "all" | "pipeline" | "vault" | "transfer" | "peers" | "memory" => options.what = arg,
             _ => bail!(USAGE),
         }
     }
@@ -93,12 +106,27 @@ fn main() -> anyhow::Result<()> {
             show(&transfer::run(&options, dir)?);
         }
     }
+    if wants("peers") {
+        compare(&options)?;
+    }
     if let Some(dir) = options.dirs.first()
         && wants("memory")
     {
         show(&memory::run(&options, dir)?);
     }
     println!("load average at the end: {}", machine::load());
+    Ok(())
+}
+
+fn compare(options: &Options) -> anyhow::Result<()> {
+    let programs = comparison::Programs::find(options)?;
+    if programs.none() {
+        println!("\nPeers: skipped, there is none to compare with.");
+        return Ok(());
+    }
+    for dir in &options.dirs {
+        show(&comparison::run(options, &programs, dir)?);
+    }
     Ok(())
 }
 

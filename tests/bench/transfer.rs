@@ -17,9 +17,9 @@ use crate::{
     table::{Rounds, Table, rate, ratio},
 };
 
-const NODES: usize = 20;
+pub(crate) const NODES: usize = 20;
 /// Holders that are killed.
-const DEAD: usize = 6;
+pub(crate) const DEAD: usize = 6;
 
 const RAW: &str = "raw iroh stream, 1 GB, two processes";
 const BLOBS: &str = "iroh-blobs FsStore to FsStore";
@@ -214,7 +214,7 @@ impl Run<'_> {
 }
 
 /// The nodes that hold most of a work, except the one that newcomers enter by.
-fn victims(status: &Value, nodes: &[String]) -> Vec<String> {
+pub(crate) fn victims(status: &Value, nodes: &[String]) -> Vec<String> {
     let held = |id: &String| holders(status).filter(|(_, holder)| holder == id).count();
     let mut nodes: Vec<&String> = nodes.iter().skip(1).collect();
     nodes.sort_by_key(|id| std::cmp::Reverse(held(id)));
@@ -229,7 +229,7 @@ fn holders(status: &Value) -> impl Iterator<Item = (u64, &str)> {
 }
 
 /// Shards that a segment loses with these nodes on average: all, and data shards.
-fn lost(status: &Value, victims: &[String]) -> (f64, f64) {
+pub(crate) fn lost(status: &Value, victims: &[String]) -> (f64, f64) {
     let segments = status["segments"].as_array().map_or(1, Vec::len).max(1) as f64;
     let gone: Vec<u64> = holders(status)
         .filter(|(_, holder)| victims.iter().any(|id| id == holder))

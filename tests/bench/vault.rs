@@ -105,7 +105,7 @@ fn vault(dir: &Path, shards: &[Bytes], _: &tokio::runtime::Runtime) -> anyhow::R
     let lease = LeaseMeta {
         id: [1; 32],
         owner: [2; 32],
-        pool: Pool::Granted { grant: [3; 32] },
+        pool: Pool::Granted { grant: [3; 32], until_epoch: 100 },
         from_epoch: 0,
         until_epoch: 100,
         sealed: true,
