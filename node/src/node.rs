@@ -162,17 +162,19 @@ impl Node {
 }
 
 /// Ends what is served and closes all connections. Peers that are gone never confirm; a person
-/// who waits for a command should not wait for them.
+/// who waits for a command should not wait for them. Closing goes on when nobody waits any more:
+/// an endpoint that is dropped earlier sends nothing, and its peers wait in vain.
 async fn close(core: &Core, router: &Router) {
-    let close = async {
+    let (router, endpoint) = (router.clone(), core.endpoint.clone());
+    let closing = tokio::spawn(async move {
         // It closes the endpoint as well.
         if let Err(e) = router.shutdown().await {
             tracing::warn!("the router did not end cleanly: {e}");
         }
-        core.endpoint.close().await;
-    };
+        endpoint.close().await;
+    });
     let patience_ms = if core.serves() { CLOSE_MS_MAX } else { CLOSE_MS_MAX_CLIENT };
-    if tokio::time::timeout(Duration::from_millis(patience_ms), close).await.is_err() {
+    if tokio::time::timeout(Duration::from_millis(patience_ms), closing).await.is_err() {
         tracing::debug!("some peers did not confirm the end of their connections");
     }
 }

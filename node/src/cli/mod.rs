@@ -95,8 +95,9 @@ pub fn main() -> ExitCode {
         .map_err(|error| ServiceError::new("io", format!("cannot start threads: {error}")))
         .and_then(|runtime| {
             let outcome = runtime.block_on(run(cli, &output));
-            // A thread that still reads standard input must not keep us.
-            runtime.shutdown_background();
+            // A thread that still reads standard input must not keep us, nor a peer that does not
+            // confirm the end of its connection: what is left ends with the process.
+            std::mem::forget(runtime);
             outcome
         });
     match outcome {
