@@ -3,7 +3,10 @@
 //!
 //! Nothing is ended by this node's clock alone: see `epoch_for_ending`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use echonet_protocol::announcement::RecordKind;
 use echonet_vault::{MaintainError, Vault};
@@ -13,6 +16,11 @@ use crate::{clock, core::Core};
 
 /// Bytes read by the scrubber per second: 1 TB in about three days.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+/// Least time from the end of one pass of the scrubber over everything to the next. Without it a
+/// node that holds little would read the same bytes for ever.
+const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// The same on development networks, where damage has to be found while one looks on.
+const SCRUB_PAUSE_DEVELOPMENT: Duration = Duration::from_secs(10);
 /// Seconds between two rounds, at most.
 const ROUND_S_MAX: u64 = 60;
 /// Garbage share, in percent, from which a volume is compacted.
@@ -25,36 +33,44 @@ const PASSED_AT_ONCE: usize = 64;
 /// Maintains the node until it stops.
 pub async fn maintain(core: Arc<Core>) {
     let period_s = core.genesis.epoch_s.clamp(1, ROUND_S_MAX);
+    let pause = if core.genesis.development { SCRUB_PAUSE_DEVELOPMENT } else { SCRUB_PAUSE };
     let mut round: u64 = 0;
+    let mut scrub_from = Instant::now();
     loop {
         for _ in 0..period_s {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            if Instant::now() < scrub_from {
+                continue;
+            }
             // Little and often: a minute's worth at once would take a disk from its readers.
-            in_vault(&core, |vault| scrub(&vault)).await;
+            if in_vault(&core, |vault| scrub(&vault)).await == Some(true) {
+                scrub_from = Instant::now() + pause;
+            }
         }
         round += 1;
         if let Err(e) = core.records.sweep(clock::now().0) {
             tracing::warn!("{e}");
         }
         let epoch = core.ending_epoch();
-        in_vault(&core, move |vault| vault_round(&vault, epoch.map(|e| e.0))).await;
+        let _ = in_vault(&core, move |vault| vault_round(&vault, epoch.map(|e| e.0))).await;
         if core.serves() && round.is_multiple_of(ROUNDS_PER_PASSING) {
             pass_on(&core).await;
         }
     }
 }
 
-/// Does a piece of work on the vault, where there is one.
-async fn in_vault(
+/// Does a piece of work on the vault, where there is one; what came of it unless it failed.
+async fn in_vault<T: Send + 'static>(
     core: &Core,
-    work: impl FnOnce(Vault) -> Result<(), MaintainError> + Send + 'static,
-) {
-    let Some(vault) = core.vault.clone() else { return };
+    work: impl FnOnce(Vault) -> Result<T, MaintainError> + Send + 'static,
+) -> Option<T> {
+    let vault = core.vault.clone()?;
     match tokio::task::spawn_blocking(move || work(vault)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(done)) => return Some(done),
         Ok(Err(e)) => tracing::error!("{e}"),
         Err(e) => tracing::error!("maintenance of the vault failed: {e}"),
     }
+    None
 }
 
 fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
@@ -73,13 +89,14 @@ fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
     Ok(())
 }
 
-fn scrub(vault: &Vault) -> Result<(), MaintainError> {
+/// A step of the scrubber; whether it ended a pass over everything.
+fn scrub(vault: &Vault) -> Result<bool, MaintainError> {
     let report = vault.scrub_step(SCRUB_BYTES_PER_S)?;
     for key in &report.damaged {
         let segment = data_encoding::HEXLOWER.encode(&key.segment);
         tracing::error!("shard {} of segment {segment} is damaged and was set aside", key.index);
     }
-    Ok(())
+    Ok(report.cycle_done)
 }
 
 /// Has every record that is kept here kept by those who are responsible for it

@@ -125,15 +125,33 @@ pub(crate) fn grant_record_holds(volume: &VolumeFile, row: &GrantRow) -> bool {
     matches!(read_aux(volume, row.at, state.len()), Ok(Some((_, aux))) if aux == state)
 }
 
+/// Bytes of a shard that a check reads at once.
+const CHECK_STEP_BYTES: usize = 128 * 1024;
+
 /// Reads everything of an entry's record and checks it.
 pub(crate) fn check_entry(volume: &Arc<VolumeFile>, entry: &Entry) -> bool {
     let meta_holds = matches!(entry_meta(volume, entry), Ok(Some(_)));
     if entry.lost || !meta_holds {
         return meta_holds;
     }
-    let mut bytes = vec![0; entry.shard_len as usize];
-    volume.file.read_at(shard_at(entry), &mut bytes).is_ok()
-        && *blake3::hash(&bytes).as_bytes() == entry.shard_hash
+    matches!(shard_hash(volume, entry), Ok(hash) if hash == entry.shard_hash)
+}
+
+/// Hashes a shard as it lies on the disk, in steps: nobody wants all of it in memory.
+fn shard_hash(volume: &VolumeFile, entry: &Entry) -> std::io::Result<[u8; 32]> {
+    let (start, len) = (shard_at(entry), u64::from(entry.shard_len));
+    let mut hasher = blake3::Hasher::new();
+    let mut step = vec![0; CHECK_STEP_BYTES.min(entry.shard_len as usize)];
+    let mut done = 0;
+    while done < len {
+        let now = (len - done).min(step.len() as u64);
+        // At most a step.
+        let part = &mut step[..now as usize];
+        volume.file.read_at(start + done, part)?;
+        hasher.update(part);
+        done += now;
+    }
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Finds a shard, quarantined or not.
