@@ -43,6 +43,9 @@ const ASK_PARALLEL: usize = 32;
 const ASK_MS_MAX: u64 = 2_500;
 /// Once every id has a record, at most so long for records of others.
 const GRACE_MS_MAX: u64 = 200;
+/// The same where nodes gave different records for one id, which may be somebody's flood: what most
+/// nodes gave has to be heard from most.
+const GRACE_MS_CONTESTED: u64 = 1_000;
 /// Valid placement records of one segment that are looked at.
 const PLACEMENTS_MAX: usize = 16;
 /// Valid announcements of one content that are looked at.
@@ -114,18 +117,23 @@ async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
         .map(|(node, ids)| async move { (node, ask_node(core, kind, node, ids).await) });
     let mut answers = answers.buffer_unordered(ASK_PARALLEL);
     let mut grace = std::pin::pin!(tokio::time::sleep(Duration::MAX));
-    let mut is_closing = false;
+    let mut closing_ms = 0;
     loop {
-        if search.is_complete() && waiting.iter().all(|node| core.client.is_silent(node)) {
+        let is_contested = search.is_contested();
+        let are_silent = || waiting.iter().all(|node| core.client.is_silent(node));
+        if search.is_complete() && !is_contested && are_silent() {
             return;
         }
-        if search.is_complete() && !is_closing {
-            is_closing = true;
-            // Long enough for everybody who answers as others do.
-            let grace_ms = core.client.patience_ms().min(GRACE_MS_MAX);
+        // Long enough for everybody who answers as others do.
+        let short_ms = core.client.patience_ms().min(GRACE_MS_MAX);
+        let grace_ms = if is_contested { GRACE_MS_CONTESTED } else { short_ms };
+        if search.is_complete() && (closing_ms == 0 || is_contested && closing_ms < grace_ms) {
+            closing_ms = grace_ms;
             grace.set(tokio::time::sleep(Duration::from_millis(grace_ms)));
         }
         tokio::select! {
+            // Answers that are here are heard, however long the ones before took to verify.
+            biased;
             answer = answers.next() => match answer {
                 Some((node, records)) => {
                     waiting.remove(&node);
@@ -133,7 +141,7 @@ async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
                 }
                 None => return,
             },
-            () = &mut grace, if is_closing => return,
+            () = &mut grace, if closing_ms > 0 => return,
         }
     }
 }
@@ -162,6 +170,11 @@ impl Search {
 
     fn is_complete(&self) -> bool {
         self.found.len() == self.wanted.len()
+    }
+
+    /// Whether there are several records for an id.
+    fn is_contested(&self) -> bool {
+        self.records.distinct() > self.found.len()
     }
 
     fn missing(&self) -> Vec<Id> {

@@ -25,6 +25,12 @@ impl Votes {
         }
     }
 
+    /// How many different records there are.
+    #[must_use]
+    pub fn distinct(&self) -> usize {
+        self.counts.len()
+    }
+
     /// The records, those of most nodes first, ties by their bytes.
     #[must_use]
     pub fn ranked(self) -> Vec<Vec<u8>> {
@@ -50,6 +56,7 @@ mod tests {
             });
         }
         assert_eq!(asked.iter().filter(|r| **r == [255]).count(), 1, "verified once");
+        assert_eq!(votes.distinct(), 4);
         assert_eq!(votes.ranked(), [vec![255], vec![0], vec![1], vec![2]]);
     }
 }
