@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::child::{cpu_s, end, is_zombie};
 
 /// How often is looked whether something has come about that is not timed.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often is looked whether a timed program has ended.
 const TIMED_EVERY: Duration = Duration::from_millis(2);
 /// Lines at the end of a log that an error shows.
@@ -61,10 +61,10 @@ impl Logged {
                 return Ok(found);
             }
             if let Some(status) = ended {
-                bail!("{} ended with {status}, {what} did not come; {}", self.name, self.last());
+                bail!("{} ended with {status}, {what} did not come{}", self.name, self.last());
             }
             if start.elapsed() > within {
-                bail!("{}: {what} did not come in {within:?}; {}", self.name, self.last());
+                bail!("{}: {what} did not come in {within:?}{}", self.name, self.last());
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -80,7 +80,7 @@ impl Logged {
         while !is_zombie(pid) {
             ensure!(
                 start.elapsed() < within,
-                "{} did not end in {within:?}; {}",
+                "{} did not end in {within:?}{}",
                 self.name,
                 self.last()
             );
@@ -89,7 +89,7 @@ impl Logged {
         // Until it is waited for, its figures can be read.
         let (seconds, used) = (start.elapsed().as_secs_f64(), cpu_s(pid).unwrap_or(0.0));
         let status: ExitStatus = self.child.wait()?;
-        ensure!(status.success(), "{} ended with {status}; {}", self.name, self.last());
+        ensure!(status.success(), "{} ended with {status}{}", self.name, self.last());
         Ok((seconds, used, self.said()))
     }
 
@@ -104,7 +104,7 @@ impl Logged {
         let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
         let from = lines.len().saturating_sub(LINES_SHOWN);
-        format!("the last that it said:\n{}", lines[from..].join("\n"))
+        format!("\nThe last that it said:\n{}", lines[from..].join("\n"))
     }
 }
 

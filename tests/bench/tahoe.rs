@@ -70,15 +70,16 @@ impl Grid {
             let config = format!("[node]\n{}[client]\n[storage]\nenabled = true\n", tub(port()?));
             storage.push((start(tahoe, &at, "client", &config, Some(&furl))?, at));
         }
-        let https = client(tahoe, dir, Protocol::Https, port()?, &furl)?;
-        let foolscap = client(tahoe, dir, Protocol::Foolscap, port()?, &furl)?;
-        let mut grid = Self { https, foolscap, storage, introducer };
-        for Client { process, web } in [&mut grid.https, &mut grid.foolscap] {
-            process.until("a connection to every storage node", READY_WITHIN, |_| {
-                (connected(*web) == nodes).then_some(())
+        // One after the other: where many processes start at once connections time out, and
+        // Foolscap waits longer and longer before it tries again.
+        for (node, _) in &mut storage {
+            node.until("word that it runs", READY_WITHIN, |node| {
+                node.said().contains("client running").then_some(())
             })?;
         }
-        Ok(grid)
+        let https = client(tahoe, dir, (Protocol::Https, port()?), &furl, nodes)?;
+        let foolscap = client(tahoe, dir, (Protocol::Foolscap, port()?), &furl, nodes)?;
+        Ok(Self { https, foolscap, storage, introducer })
     }
 
     /// Uploads a file; its capability, by which it is found again.
@@ -182,13 +183,13 @@ fn start(
     Logged::start(command, format!("tahoe run {name}"), at.join("log"))
 }
 
-/// Starts a client whose web API is at this port.
+/// Starts a client whose web API is at this port; it is connected to all storage nodes.
 fn client(
     tahoe: &Program,
     dir: &Path,
-    protocol: Protocol,
-    port: u16,
+    (protocol, port): (Protocol, u16),
     introducer: &str,
+    nodes: usize,
 ) -> anyhow::Result<Client> {
     let (name, foolscap) = match protocol {
         Protocol::Https => ("client-https", ""),
@@ -200,8 +201,14 @@ fn client(
          [client]\nshares.needed = 10\nshares.happy = 10\nshares.total = 16\n{foolscap}\
          [storage]\nenabled = false\n"
     );
-    let process = start(tahoe, &dir.join(name), "client", &config, Some(introducer))?;
-    Ok(Client { process, web: SocketAddr::from(([127, 0, 0, 1], port)) })
+    let mut process = start(tahoe, &dir.join(name), "client", &config, Some(introducer))?;
+    let web = SocketAddr::from(([127, 0, 0, 1], port));
+    process
+        .until("a connection to every storage node", READY_WITHIN, |_| {
+            (connected(web) == nodes).then_some(())
+        })
+        .with_context(|| format!("{name} is connected to {} of {nodes}", connected(web)))?;
+    Ok(Client { process, web })
 }
 
 /// Storage nodes that the client is connected to; none while it does not answer.
