@@ -64,6 +64,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// Whether there is no reason to think that it would not answer.
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        self.reach != Reach::Unreachable
+    }
+
     /// The prefix of its first address: what counts as one place.
     #[must_use]
     pub fn prefix(&self) -> ObservedPrefix {

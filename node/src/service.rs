@@ -49,6 +49,13 @@ pub enum Progress {
         /// Bytes in all, once it may be believed.
         total: u64,
     },
+    /// Shards are handed over to other nodes.
+    Draining {
+        /// Shards of this node that others do not answer for yet.
+        left: u64,
+        /// Shards handed over so far.
+        done: u64,
+    },
     /// Somebody was caught at fault: a holder, a publisher, a manifest's author.
     Fault {
         /// Who, as far as known.
@@ -152,8 +159,24 @@ pub struct SegmentStatus {
     pub segment_id: String,
     /// Data+parity.
     pub scheme: String,
+    /// Bytes of each shard; 0 where unknown.
+    pub shard_bytes: u64,
+    /// The placement records found, newest first: version, and the hash of what it says. Two
+    /// hashes of one version and owner would be a fork.
+    pub placements: Vec<PlacementStatus>,
     /// By ascending index.
     pub shards: Vec<ShardStatus>,
+}
+
+/// A placement record that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementStatus {
+    /// Who placed the segment first.
+    pub owner: String,
+    /// 1 when placed, one more with each change.
+    pub version: u64,
+    /// Hash of its body.
+    pub hash: String,
 }
 
 /// The state of a shard.
@@ -184,6 +207,8 @@ pub struct NodeStatus {
     pub epoch: u64,
     /// Its vault, where it has one.
     pub vault: Option<VaultStatus>,
+    /// Repair, where it has a vault.
+    pub repair: Option<RepairStatus>,
     /// Works it published.
     pub works: u64,
 }
@@ -205,6 +230,44 @@ pub struct VaultStatus {
     pub quarantined: u64,
     /// Volumes.
     pub volumes: u64,
+}
+
+/// What the node did to keep what it and others hold. Counts since it started; bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Placement records that name this node.
+    pub segments: u64,
+    /// Of these, as this node sees them: every shard has a holder that is there.
+    pub whole: u64,
+    /// Repairs that wait or run.
+    pub waiting: u64,
+    /// Shards that this node made again and had others store.
+    pub repaired_shards: u64,
+    /// Bytes read over the network for these.
+    pub read_bytes: u64,
+    /// Bytes of these shards that others stored.
+    pub written_bytes: u64,
+    /// Damaged shards of its own that it made again in place.
+    pub healed_shards: u64,
+    /// Damaged shards found by its scrubber.
+    pub damaged_shards: u64,
+    /// Shards handed over to others by copy.
+    pub handed_over_shards: u64,
+    /// Their bytes.
+    pub handed_over_bytes: u64,
+    /// Attempts that failed and were, or will be, made again.
+    pub failed: u64,
+    /// New placement versions that this node brought about.
+    pub committed: u64,
+}
+
+/// What draining a node came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Shards that were handed over.
+    pub shards: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A work that this node published.
@@ -299,6 +362,10 @@ pub trait Service: Send + Sync {
 
     /// Works published from here.
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>>;
+
+    /// Hands every shard over to other nodes and takes no new ones; returns when it is safe to
+    /// end this node for good.
+    fn drain(&self, progress: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>>;
 
     /// Nodes known here.
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>>;

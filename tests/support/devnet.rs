@@ -34,13 +34,24 @@ pub struct Options {
     pub segment_bytes: Option<u64>,
     /// Bytes of a volume; none: the default.
     pub volume_bytes: Option<u64>,
+    /// Other flags of `echonet devnet`.
+    pub flags: Vec<String>,
 }
 
 impl Options {
     /// A devnet with all defaults.
     #[must_use]
     pub fn new(nodes: u32) -> Self {
-        Self { nodes, epoch_s: None, segment_bytes: None, volume_bytes: None }
+        let flags = Vec::new();
+        Self { nodes, epoch_s: None, segment_bytes: None, volume_bytes: None, flags }
+    }
+
+    /// A devnet that takes a lost node for lost after a day only: nothing is repaired while a
+    /// scenario counts what is there.
+    #[must_use]
+    pub fn without_repair(nodes: u32) -> Self {
+        let flags = ["--timing", "production"].map(str::to_owned).to_vec();
+        Self { flags, ..Self::new(nodes) }
     }
 
     fn args(&self, data: &Path) -> Vec<String> {
@@ -56,6 +67,7 @@ impl Options {
         if let Some(bytes) = self.volume_bytes {
             args.extend(["--volume".into(), bytes.to_string()]);
         }
+        args.extend(self.flags.iter().cloned());
         args
     }
 }
@@ -73,6 +85,38 @@ pub struct Node {
     pub addr: String,
     /// Its data directory.
     pub data: PathBuf,
+    /// What `--bootstrap` takes to enter the network by it, where known.
+    pub bootstrap: Option<String>,
+}
+
+/// Where a node that joins says it is.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// 127.D.O.N.
+    pub ip: [u8; 4],
+    /// Label.
+    pub region: String,
+    /// Label.
+    pub datacenter: String,
+    /// Label.
+    pub operator: String,
+}
+
+impl Site {
+    /// The `number`th fresh node of a scenario: five datacenters of their own in three regions,
+    /// two nodes of each operator.
+    #[must_use]
+    pub fn fresh(number: usize) -> Self {
+        let (datacenter, slot) = (number % 5, number / 5);
+        let operator = 100 + datacenter * 20 + slot / 2;
+        let octet = |value: usize| u8::try_from(value).expect("few nodes");
+        Self {
+            ip: [127, octet(100 + datacenter), octet(operator), octet(1 + number)],
+            region: ["eu", "us", "ap"][datacenter % 3].to_owned(),
+            datacenter: format!("fresh-{datacenter}"),
+            operator: format!("fresh-operator-{operator}"),
+        }
+    }
 }
 
 /// A running devnet.
@@ -189,7 +233,7 @@ impl Devnet {
     /// bootstrap address.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(&self.bootstrap)
+        Client::new(&self.living_bootstrap())
     }
 
     /// Fetches a work as a newcomer, who must get these bytes.
@@ -243,6 +287,60 @@ impl Devnet {
         &self.nodes[0].node_id
     }
 
+    /// Starts a new node at `site`, as a volunteer would, which enters the network by the living
+    /// nodes; `flags` are further ones of `echonet node`. Returns its NodeID.
+    ///
+    /// # Panics
+    /// When it does not become usable.
+    pub fn join(&mut self, site: &Site, flags: &[&str]) -> String {
+        let name = format!("fresh-{:02}", self.restarted.len() + 1);
+        let data = self.dir.join("devnet").join(&name);
+        std::fs::create_dir_all(&data).expect("a directory");
+        let [a, b, c, d] = site.ip;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(GUARD_OF_ONE).arg(&data).arg(cli::binary());
+        command.args(["node", "--json", "--role", "storage", "--quota", "2GiB", "--data"]);
+        command.arg(&data).args(["--bind", &format!("{a}.{b}.{c}.{d}:0"), "--api", "127.0.0.1:0"]);
+        command.args(["--bootstrap", &self.living_bootstrap()]);
+        command.args(["--region", &site.region, "--datacenter", &site.datacenter]);
+        command.args(["--operator", &site.operator]).args(flags);
+        let (guard, pid, ready) = start_one(command, &name, &data);
+        self.restarted.push(guard);
+        let node = Node {
+            name,
+            node_id: text(&ready, "node_id"),
+            pid,
+            addr: text(&ready, "addr"),
+            data,
+            bootstrap: Some(text(&ready, "bootstrap")),
+        };
+        self.nodes.push(node);
+        self.nodes[self.nodes.len() - 1].node_id.clone()
+    }
+
+    /// What `--bootstrap` takes to enter by nodes that live now.
+    ///
+    /// # Panics
+    /// When nobody is known to live.
+    #[must_use]
+    pub fn living_bootstrap(&self) -> String {
+        let living = |id: &str| {
+            let node = self.nodes.iter().find(|node| id.contains(&node.node_id));
+            node.is_some_and(|node| process::is_alive(node.pid))
+        };
+        let first = self.bootstrap.split(',').map(str::to_owned);
+        let joined = self.nodes.iter().rev().filter_map(|node| node.bootstrap.clone());
+        let all: Vec<String> = first.chain(joined).filter(|b| living(b)).take(4).collect();
+        assert!(!all.is_empty(), "nobody lives to enter the network by");
+        all.join(",")
+    }
+
+    /// Nodes whose processes run.
+    #[must_use]
+    pub fn living(&self) -> Vec<&Node> {
+        self.nodes.iter().filter(|node| process::is_alive(node.pid)).collect()
+    }
+
     /// Starts a killed node again on its directory, as its owner would, and waits
     /// until it says that it is usable. It has a new process id afterwards.
     ///
@@ -254,27 +352,10 @@ impl Devnet {
         let mut command = Command::new("sh");
         command.arg("-c").arg(GUARD_OF_ONE).arg(&node.data).arg(cli::binary());
         command.args(["node", "--json", "--data"]).arg(&node.data);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut guard = command.spawn().expect("sh starts");
-        let lines = lines_of(&mut guard);
+        let (guard, pid, ready) = start_one(command, &node.name, &node.data);
+        assert_eq!(ready["node_id"], node_id, "the same directory is the same node");
+        node.pid = pid;
         self.restarted.push(guard);
-        let (mut pid, mut ready) = (None, false);
-        while pid.is_none() || !ready {
-            let line = lines.recv_timeout(READY_WITHIN);
-            let line = line.unwrap_or_else(|error| {
-                let log = std::fs::read_to_string(node.data.join("restarted.log"));
-                let log = log.unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                panic!("{} is not ready: {error}; its log, last line first: {tail:#?}", node.name)
-            });
-            pid = pid.or_else(|| line.trim().parse().ok());
-            let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
-            if value["event"] == "ready" {
-                assert_eq!(value["node_id"], node_id, "the same directory is the same node");
-                ready = true;
-            }
-        }
-        node.pid = pid.expect("seen above");
     }
 
     /// Stops these nodes' processes until the result is dropped: packets to them
@@ -393,6 +474,31 @@ pub struct VaultSums {
     pub quarantined: u64,
 }
 
+/// Starts one node under its guard and waits until it is usable: the guard, the node's process
+/// and its ready line.
+fn start_one(mut command: Command, name: &str, data: &Path) -> (Child, u32, Value) {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut guard = command.spawn().expect("sh starts");
+    let lines = lines_of(&mut guard);
+    let (mut pid, mut ready) = (None, None);
+    loop {
+        let line = lines.recv_timeout(READY_WITHIN);
+        let line = line.unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(data.join("restarted.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(20).collect();
+            panic!("{name} is not ready: {error}; its log, last line first: {tail:#?}")
+        });
+        pid = pid.or_else(|| line.trim().parse().ok());
+        let value: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+        if value["event"] == "ready" {
+            ready = Some(value);
+        }
+        if let (Some(pid), Some(ready)) = (pid, &ready) {
+            return (guard, pid, ready.clone());
+        }
+    }
+}
+
 fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     let stdout = child.stdout.take().expect("piped");
     let (send, receive) = mpsc::channel();
@@ -418,5 +524,6 @@ fn node(value: &Value) -> Node {
         pid: pid.unwrap_or_else(|| panic!("no pid in {value}")),
         addr: text(value, "addr"),
         data: PathBuf::from(text(value, "data")),
+        bootstrap: None,
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     datadir::ApiFile,
     service::{
-        Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
+        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
         ServiceError, ServiceResult, Sink, Work, WorkStatus,
     },
 };
@@ -196,6 +196,10 @@ impl Service for ApiClient {
 
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
         Box::pin(self.get_json(route::WORKS))
+    }
+
+    fn drain(&self, progress: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        Box::pin(async move { self.streamed(route::DRAIN, &(), None, progress).await })
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {

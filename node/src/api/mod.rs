@@ -36,6 +36,7 @@ pub(crate) mod route {
     pub(crate) const WORK_STATUS: &str = "/v1/work_status";
     pub(crate) const NODE_STATUS: &str = "/v1/node_status";
     pub(crate) const WORKS: &str = "/v1/works";
+    pub(crate) const DRAIN: &str = "/v1/drain";
     pub(crate) const PEERS: &str = "/v1/peers";
 }
 

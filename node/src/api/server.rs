@@ -111,6 +111,7 @@ fn router(service: Arc<dyn Service>, token: &str) -> Router {
     Router::new()
         .route(route::PUBLISH, post(publish))
         .route(route::GET, post(fetch))
+        .route(route::DRAIN, post(drain))
         .route(route::UNPUBLISH, post(unpublish))
         .route(route::WORK_STATUS, post(work_status))
         .route(route::NODE_STATUS, get(node_status))
@@ -173,6 +174,10 @@ async fn fetch(State(shared): State<Shared>, Json(request): Json<GetRequest>) ->
         let sink = FrameSink(PollSender::new(frames));
         shared.service.get(request, Box::new(sink), progress).await
     })
+}
+
+async fn drain(State(shared): State<Shared>) -> Response {
+    framed(move |_, progress| async move { shared.service.drain(progress).await })
 }
 
 async fn unpublish(State(shared): State<Shared>, Json(request): Json<WorkRequest>) -> Response {

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
-use echonet_protocol::{content_id::ContentId, network::BootstrapAddr, segment::Scheme};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use echonet_protocol::{content_id::ContentId, network::{BootstrapAddr, Timing}, segment::Scheme};
 use serde::Serialize;
 
 use super::EXIT_CODES;
@@ -34,8 +34,8 @@ pub(super) enum Command {
     Demo(DemoArgs),
     /// Run a network of many nodes on this machine, for trying and testing
     Devnet(DevnetArgs),
-    /// Run a node until Ctrl-C
-    Node(NodeArgs),
+    /// Run a node until Ctrl-C, or hand over what the running one holds
+    Node(NodeCommand),
     /// Publish a file, or standard input with `-`
     Publish(PublishArgs),
     /// Fetch a work by its ContentID
@@ -99,6 +99,22 @@ pub(super) struct NetworkArgs {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bind: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct NodeCommand {
+    #[command(subcommand)]
+    pub(super) action: Option<NodeAction>,
+    #[command(flatten)]
+    pub(super) args: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeAction {
+    /// Have the running node hand every shard over to others and take no new ones; done when it
+    /// is safe to end it for good and delete its directory
+    Drain,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -222,12 +238,33 @@ pub(super) struct DevnetParams {
     /// Epochs between the end of a shard's last lease and its removal
     #[arg(long, value_name = "EPOCHS", default_value_t = 1)]
     pub(super) collect_grace: u64,
+    /// How fast nodes suspect, wait and repair: `development` takes a node for lost after 10 s,
+    /// `production` after a day
+    #[arg(long, value_name = "PROFILE", default_value = "development")]
+    pub(super) timing: TimingProfile,
     /// Each node's quota
     #[arg(long, value_name = "SIZE", default_value = "2GiB")]
     pub(super) quota: ByteSize,
     /// What each node does; several with commas
     #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "storage")]
     pub(super) role: Vec<Role>,
+}
+
+/// A named set of times for suspicion and repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TimingProfile {
+    Development,
+    Production,
+}
+
+impl TimingProfile {
+    /// Its times.
+    pub(super) const fn timing(self) -> Timing {
+        match self {
+            Self::Development => Timing::DEVELOPMENT,
+            Self::Production => Timing::PRODUCTION,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub(super) async fn run(
             volume_bytes: args.network.volume.0,
             unsealed: args.network.unsealed,
             collect_grace_epochs: args.network.collect_grace,
+            timing: args.network.timing.timing(),
             ..DevelopmentNetwork::default()
         },
     };

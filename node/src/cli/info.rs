@@ -14,7 +14,7 @@ use super::{
 use crate::{
     crash_points::NODE_CRASH_POINTS,
     datadir::DataDir,
-    service::{NodeStatus, Peer, ServiceResult, Work, WorkStatus},
+    service::{NodeStatus, Peer, RepairStatus, ServiceError, ServiceResult, Work, WorkStatus},
     units::ByteSize,
 };
 
@@ -29,6 +29,26 @@ pub(super) async fn unpublish(dir: &DataDir, args: WorkArgs, output: &Output) ->
             "withdrawn: {}\nyour lease and announcement of it end; leases of others, and copies \
              that readers keep, do not",
             work.content_id
+        )
+    });
+    Ok(())
+}
+
+/// Has the running node hand over all it holds.
+pub(super) async fn drain(dir: &DataDir, output: &Output) -> ServiceResult<()> {
+    let Some(backend) = Backend::daemon_only(dir)? else {
+        let text = "no daemon runs on this data directory: start it with `echonet node`, for only a \
+                    running node can hand over what it holds";
+        return Err(ServiceError::new("unavailable", text));
+    };
+    let outcome = backend.run(output, |service, progress| service.drain(progress)).await;
+    let drained = outcome?;
+    output.result("drained", &drained, || {
+        let bytes = ByteSize(drained.bytes);
+        format!(
+            "{} shards handed over, {bytes}: others answer for all of them; it is safe to end \
+             this node and delete its directory",
+            drained.shards
         )
     });
     Ok(())
@@ -140,6 +160,29 @@ fn node_words(status: &NodeStatus) -> String {
             let _ =
                 write!(text, "\n         {} shards found DAMAGED, set aside", vault.quarantined);
         }
+    }
+    if let Some(repair) = &status.repair {
+        text.push_str(&repair_words(repair));
+    }
+    text
+}
+
+fn repair_words(repair: &RepairStatus) -> String {
+    let RepairStatus { segments, whole, waiting, .. } = repair;
+    let (read, written) = (ByteSize(repair.read_bytes), ByteSize(repair.written_bytes));
+    let mut text = format!(
+        "\nkeeping  {segments} segments, {whole} whole; {waiting} repairs wait or run\n\
+         repaired {} shards: {read} read, {written} written",
+        repair.repaired_shards
+    );
+    if repair.written_bytes > 0 {
+        let per_byte = repair.read_bytes as f64 / repair.written_bytes as f64;
+        // Writing to a String does not fail.
+        let _ = write!(text, " ({per_byte:.1} bytes read for each)");
+    }
+    if repair.damaged_shards > 0 {
+        let (damaged, healed) = (repair.damaged_shards, repair.healed_shards);
+        let _ = write!(text, "\nscrubber {damaged} damaged shards found, {healed} made whole again");
     }
     text
 }

@@ -21,7 +21,7 @@ use clap::Parser as _;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use self::{
-    args::{Cli, Command},
+    args::{Cli, Command, NodeAction},
     output::Output,
 };
 use crate::{
@@ -145,7 +145,13 @@ async fn run(cli: Cli, output: &Output) -> ServiceResult<()> {
     match cli.command {
         Command::Demo(args) => crate::demo::run(data, args, output).await,
         Command::Devnet(args) => devnet::run(data, args, output).await,
-        Command::Node(args) => node::run(&open_data_dir(data)?, args, output).await,
+        Command::Node(command) => {
+            let dir = open_data_dir(data)?;
+            match command.action {
+                Some(NodeAction::Drain) => info::drain(&dir, output).await,
+                None => node::run(&dir, command.args, output).await,
+            }
+        }
         Command::Publish(args) => publish::run(&open_data_dir(data)?, args, output).await,
         Command::Get(args) => get::run(&open_data_dir(data)?, args, output).await,
         Command::Unpublish(args) => info::unpublish(&open_data_dir(data)?, args, output).await,

@@ -70,6 +70,7 @@ impl Output {
             Progress::Hashing { done, total } => self.move_bar("hashing", *done, *total),
             Progress::Storing { done, total } => self.move_bar("storing", *done, *total),
             Progress::Fetching { done, total } => self.move_bar("fetching", *done, *total),
+            Progress::Draining { left, done } => self.move_bar("draining", *done, done + left),
             Progress::Identified { content_id, .. } => self.say(&format!("ContentID {content_id}")),
             Progress::Stage { stage, detail } => self.say(&format!("{stage}: {detail}")),
             Progress::Fault { node_id, detail, proof } => {

@@ -28,6 +28,8 @@ pub struct DevelopmentNetwork {
     pub unsealed: Duration,
     /// Epochs between a last lease's end and collection.
     pub collect_grace_epochs: u64,
+    /// How fast nodes suspect, wait and repair.
+    pub timing: Timing,
 }
 
 impl Default for DevelopmentNetwork {
@@ -39,6 +41,7 @@ impl Default for DevelopmentNetwork {
             volume_bytes: 64 << 20,
             unsealed: Duration::from_secs(DAY_S),
             collect_grace_epochs: 1,
+            timing: Timing::DEVELOPMENT,
         }
     }
 }
@@ -68,7 +71,7 @@ pub fn development(
         lease_epochs_max: (365 * DAY_S).div_ceil(epoch_s),
         free_lease_epochs_max: (7 * DAY_S).div_ceil(epoch_s),
         issuers,
-        timing: Timing { probe_s: 1, suspect_s: 3, grace_s: 10, urgent_s: 5, top_up_s: 20 },
+        timing: network.timing.clone(),
         witness: WitnessParams {
             set: Vec::new(),
             committee_max: 13,

@@ -4,7 +4,12 @@
 //! the descriptor, or by the caller's own check where only parts of shards were
 //! fetched.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use echonet_protocol::{
     data::erasure::ErasureCode,
@@ -15,11 +20,12 @@ use echonet_protocol::{
     identity::NodeId,
     inconsistency::InconsistencyProof,
     machine::Machine,
-    message::{RefusalCode, SliceSpec},
+    message::{Refusal, RefusalCode, SliceSpec},
     placement_record::PlacementRecord,
     segment::{SegmentDescriptor, SegmentId},
 };
 
+use echonet_vault::{Key, ReadError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::proof;
@@ -137,6 +143,12 @@ impl SegmentBytes {
         Some(parts)
     }
 
+    /// What is here of a data shard.
+    #[must_use]
+    pub fn shard(&self, index: u8) -> Option<&[u8]> {
+        self.shards.get(&index).map(|bytes| bytes.as_slice())
+    }
+
     /// The longest part of `offset..offset+len` within one shard.
     fn part(&self, offset: usize, len: usize) -> Option<&[u8]> {
         let index = u8::try_from(offset / self.shard_len).ok()?;
@@ -166,11 +178,30 @@ pub struct PartWanted<'a> {
     pub seed: u64,
 }
 
+/// The same range of some data shards of one segment.
+#[derive(Clone)]
+pub struct RowsWanted<'a> {
+    /// The segment.
+    pub located: &'a Located,
+    /// Which data shards.
+    pub indices: BTreeSet<u8>,
+    /// The range of each, whole groups of 16 KiB unless it ends with the shard.
+    pub range: Range<usize>,
+    /// The caller's check.
+    pub check: Check<'a>,
+    /// Limits.
+    pub config: FetchConfig,
+    /// Orders subsets.
+    pub seed: u64,
+}
+
 /// What came of a fetch: who sent bytes, and who was caught.
 #[derive(Debug, Default)]
 pub struct Account {
     /// Whose bytes were used.
-    pub sources: std::collections::BTreeSet<NodeId>,
+    pub sources: BTreeSet<NodeId>,
+    /// Bytes of shards that came from other nodes, used or not.
+    pub read_bytes: u64,
     /// Who is at fault.
     pub findings: Vec<Finding>,
     /// Who announced manifests that turned out wrong.
@@ -188,9 +219,7 @@ pub struct Liar {
 
 struct Run<'a> {
     core: &'a Arc<Core>,
-    wanted: PartWanted<'a>,
-    /// The same range of each shard.
-    range: Range<usize>,
+    wanted: RowsWanted<'a>,
     machine: SegmentFetch,
     watch: Stopwatch,
     attempts: Attempts<(u8, NodeId), Result<Vec<u8>, CallError>>,
@@ -211,21 +240,36 @@ pub async fn fetch_part(
     wanted: PartWanted<'_>,
     account: &mut Account,
 ) -> Result<SegmentBytes, SegmentError> {
-    let shard_len = wanted.located.descriptor.shard_len();
-    let (first, last) = (wanted.range.start / shard_len, (wanted.range.end - 1) / shard_len);
+    let PartWanted { located, range, check, config, seed } = wanted;
+    let shard_len = located.descriptor.shard_len();
+    let (first, last) = (range.start / shard_len, (range.end - 1) / shard_len);
     // The same range of each shard: exact where one shard covers it, else all of them.
-    let range = if first == last {
-        let start = wanted.range.start % shard_len / GROUP_BYTES * GROUP_BYTES;
-        let end = ((wanted.range.end - 1) % shard_len + 1).next_multiple_of(GROUP_BYTES);
+    let of_each = if first == last {
+        let start = range.start % shard_len / GROUP_BYTES * GROUP_BYTES;
+        let end = ((range.end - 1) % shard_len + 1).next_multiple_of(GROUP_BYTES);
         start..end.min(shard_len)
     } else {
         0..shard_len
     };
-    let indices = (first..=last).filter_map(|i| u8::try_from(i).ok());
+    let indices = (first..=last).filter_map(|i| u8::try_from(i).ok()).collect();
+    let rows = RowsWanted { located, indices, range: of_each, check, config, seed };
+    fetch_rows(core, rows, account).await
+}
+
+/// Fetches the same range of some data shards, from them or from k others.
+///
+/// # Errors
+/// [`SegmentError`].
+pub async fn fetch_rows(
+    core: &Arc<Core>,
+    wanted: RowsWanted<'_>,
+    account: &mut Account,
+) -> Result<SegmentBytes, SegmentError> {
+    let located = wanted.located;
     let request = FetchRequest {
-        scheme: wanted.located.descriptor.scheme,
-        holders: ranked(core, wanted.located),
-        want: indices.collect(),
+        scheme: located.descriptor.scheme,
+        holders: ranked(core, located),
+        want: wanted.indices.clone(),
         seed: wanted.seed,
     };
     let watch = Stopwatch::start();
@@ -233,12 +277,10 @@ pub async fn fetch_part(
     let first_word_ms = 2 * core.client.patience_ms();
     let config = FetchConfig { first_word_ms, ..wanted.config };
     let machine = SegmentFetch::new(watch.now(), config, &request);
-    let located = wanted.located;
     let (tell_heard, heard) = unbounded_channel();
     let run = Run {
         core,
         wanted,
-        range,
         machine,
         watch,
         attempts: Attempts::default(),
@@ -249,8 +291,7 @@ pub async fn fetch_part(
         account,
     };
     let outcome = run.drive().await;
-    let (segment, took_ms) = (located.segment, watch.now().0);
-    tracing::debug!("segment {segment}, shards {first} to {last}: {took_ms} ms");
+    tracing::debug!("segment {}: {} ms", located.segment, watch.now().0);
     outcome
 }
 
@@ -260,6 +301,8 @@ pub async fn fetch_part(
 fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
     let holder = |(place, node): (usize, &NodeId)| {
         let latency_ms = match core.members.get(node) {
+            // From its own vault.
+            _ if *node == core.node_id() => 0,
             Some(m) if m.reach == Reach::Unreachable => DOWN_LATENCY_MS,
             Some(m) if m.reach == Reach::Reachable => m.latency_ms,
             Some(_) => UNKNOWN_LATENCY_MS,
@@ -312,7 +355,7 @@ impl Run<'_> {
     }
 
     fn get(&mut self, index: u8, node: NodeId) {
-        let (core, range) = (Arc::clone(self.core), self.range.clone());
+        let (core, range) = (Arc::clone(self.core), self.wanted.range.clone());
         let tell_heard = self.tell_heard.clone();
         let located = self.wanted.located;
         let (segment, total) = (located.segment, located.descriptor.shard_len());
@@ -328,6 +371,11 @@ impl Run<'_> {
         };
         let wanted = SliceWanted { root, total: total as u64, spec };
         tracing::debug!("shard {index} of segment {segment} is asked of {node}");
+        if node == core.node_id() {
+            let shard = (segment, index);
+            self.attempts.begin((index, node), async move { own_range(&core, shard, range).await });
+            return;
+        }
         self.attempts.begin((index, node), async move {
             let mut bytes = vec![0; range.len()];
             let on_answer = || {
@@ -348,6 +396,9 @@ impl Run<'_> {
         let now = crate::clock::now();
         match result {
             Ok(bytes) => {
+                if node != self.core.node_id() {
+                    self.account.read_bytes += bytes.len() as u64;
+                }
                 self.got.insert(index, (node, Arc::new(bytes)));
                 FetchInput::Got { index, node }
             }
@@ -390,7 +441,7 @@ impl Run<'_> {
                 self.account.sources.insert(*node);
             }
         }
-        let made = SegmentBytes { shard_len, range: self.range.clone(), shards };
+        let made = SegmentBytes { shard_len, range: self.wanted.range.clone(), shards };
         let is_good = (self.wanted.check)(&made);
         self.made = Some(made);
         if is_good { DecodeResult::Ok } else { DecodeResult::Mismatch }
@@ -404,9 +455,9 @@ impl Run<'_> {
             .iter()
             .map(|i| self.got.get(i).map(|(_, b)| Arc::clone(b)))
             .collect::<Option<_>>()?;
-        let is_whole = self.range == (0..descriptor.shard_len());
+        let is_whole = self.wanted.range == (0..descriptor.shard_len());
         let hashes: Vec<_> = lost.iter().map(|i| descriptor.shards[usize::from(*i)]).collect();
-        let (have, lost, len) = (to_usize(have), lost.to_vec(), self.range.len());
+        let (have, lost, len) = (to_usize(have), lost.to_vec(), self.wanted.range.len());
         let work = move || {
             let code = ErasureCode::shared(scheme.k.into(), scheme.m.into()).ok()?;
             let plan = code.plan(&have, &to_usize(&lost)).ok()?;
@@ -428,7 +479,7 @@ impl Run<'_> {
         let ranges: Vec<_> =
             indices.iter().filter_map(|i| Some((*i, Arc::clone(&self.got.get(i)?.1)))).collect();
         let located = self.wanted.located;
-        match proof::find(&located.descriptor, self.range.start, &ranges) {
+        match proof::find(&located.descriptor, self.wanted.range.start, &ranges) {
             Some(row) => {
                 self.account.findings.push(Finding {
                     fault: Fault::Publisher,
@@ -453,6 +504,32 @@ impl Run<'_> {
     fn complete(self) -> Result<SegmentBytes, SegmentError> {
         let segment = self.wanted.located.segment;
         self.made.ok_or(SegmentError::NotPlaced { segment })
+    }
+}
+
+/// A range of a shard of this node's own, after all of it verified.
+async fn own_range(
+    core: &Arc<Core>,
+    (segment, index): (SegmentId, u8),
+    range: Range<usize>,
+) -> Result<Vec<u8>, CallError> {
+    let node = core.node_id();
+    let refused = |code, reason: &dyn std::fmt::Display| CallError::Refused {
+        node,
+        refusal: Refusal::new(code, reason),
+    };
+    let Some(vault) = core.vault.clone() else {
+        return Err(refused(RefusalCode::NotMyRole, &"this node holds no shards"));
+    };
+    let key = Key { segment: segment.0, index };
+    let read = tokio::task::spawn_blocking(move || vault.read_verified(key)).await;
+    match read.map_err(|e| refused(RefusalCode::Internal, &e))? {
+        Ok(shard) if range.end <= shard.len() => Ok(shard[range].to_vec()),
+        Ok(shard) => {
+            Err(CallError::Corrupt { node, reason: format!("a shard of {} bytes", shard.len()) })
+        }
+        Err(ReadError::NotStored) => Err(refused(RefusalCode::NotFound, &"not stored here")),
+        Err(e) => Err(CallError::Corrupt { node, reason: e.to_string() }),
     }
 }
 

@@ -12,7 +12,7 @@ mod pack;
 mod pages;
 mod resume;
 mod source;
-mod store;
+pub(crate) mod store;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 

@@ -159,7 +159,7 @@ impl Terms {
 
 /// Members of the network that may hold shards.
 #[must_use]
-pub(super) fn snapshot(core: &Core) -> Vec<Candidate> {
+pub(crate) fn snapshot(core: &Core) -> Vec<Candidate> {
     let storage = |m: &Member| m.descriptor.body.roles.has(Roles::STORAGE);
     core.members.all().into_iter().filter(storage).map(|m| candidate(core, m)).collect()
 }
