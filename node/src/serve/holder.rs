@@ -17,7 +17,9 @@ use echonet_protocol::{
     segment::{SegmentDescriptor, SegmentId},
     time::Epoch,
 };
-use echonet_vault::{AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Vault, WriteError};
+use echonet_vault::{
+    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, StoredLease, Vault, WriteError,
+};
 use serde_bytes::ByteBuf;
 
 use super::{
@@ -33,6 +35,9 @@ use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStr
 const STEP_BYTES: usize = 256 * 1024;
 /// Epochs that an owner's clock may be ahead of this node's.
 const EPOCHS_AHEAD_MAX: u64 = 2;
+
+/// Low bits of a placement's sequence in the vault that count versions.
+const VERSION_BITS: u32 = 24;
 
 /// What a publisher asks when it sends a shard.
 #[derive(Debug)]
@@ -158,7 +163,7 @@ fn write_refusal(e: WriteError) -> Refusal {
         WriteError::TooLong { .. } | WriteError::Conflict => RefusalCode::Invalid,
         WriteError::NotStored | WriteError::Quarantined => RefusalCode::NotFound,
         WriteError::LeaseEnded | WriteError::NoSuchLease => RefusalCode::NoLease,
-        WriteError::TooManyLeases => RefusalCode::Full,
+        WriteError::TooManyLeases | WriteError::TooManyPlacements => RefusalCode::Full,
         _ => RefusalCode::Internal,
     };
     refuse(code, e)
@@ -330,6 +335,14 @@ fn seal_one(
         return Ok(false);
     };
     let key = Key { segment: receipt.body.segment.0, index: receipt.body.index };
+    let leases = vault.leases(key).map_err(|e| refuse(RefusalCode::Internal, e))?;
+    let is_named = |l: &StoredLease| {
+        RecordHash(l.meta.id) == receipt.body.lease && l.meta.owner == record.body.owner.0
+    };
+    // A stranger's record over an owner's receipts seals nothing and is not kept.
+    if !leases.iter().any(is_named) {
+        return Ok(false);
+    }
     match vault.seal(key, receipt.body.lease.0) {
         Ok(_) => {}
         Err(WriteError::NotStored | WriteError::NoSuchLease | WriteError::LeaseEnded) => {
@@ -337,10 +350,17 @@ fn seal_one(
         }
         Err(e) => return Err(write_refusal(e)),
     }
-    match vault.put_placement(key.segment, record.body.version, Bytes::from(bytes)) {
+    let (owner, sequence) = (record.body.owner.0, sequence_of(record));
+    match vault.put_placement(key.segment, owner, sequence, Bytes::from(bytes)) {
         Ok(_) | Err(WriteError::StalePlacement { .. }) => Ok(true),
         Err(e) => Err(write_refusal(e)),
     }
+}
+
+/// Of two records of one owner and segment the later lease's counts, then the later version.
+fn sequence_of(record: &PlacementRecord) -> u64 {
+    let until = record.body.receipts.iter().map(|r| r.body.until.0).max();
+    until.unwrap_or(0).saturating_mul(1 << VERSION_BITS).saturating_add(record.body.version)
 }
 
 pub(super) async fn end_leases(
@@ -368,9 +388,8 @@ fn end_one(vault: &Vault, end: &LeaseEnd) -> Result<bool, Refusal> {
     // Which index this node holds of a segment is the vault's knowledge, not the owner's.
     for key in keys_of(vault, end.segment).map_err(|e| internal(&e))? {
         let leases = vault.leases(key).map_err(|e| internal(&e))?;
-        let is_owners = |l: &echonet_vault::StoredLease| {
-            RecordHash(l.meta.id) == end.lease && l.meta.owner == end.owner.0
-        };
+        let is_owners =
+            |l: &StoredLease| RecordHash(l.meta.id) == end.lease && l.meta.owner == end.owner.0;
         if leases.iter().any(is_owners) {
             vault.end_lease(key, end.lease.0).map_err(write_refusal)?;
             ended = true;

@@ -65,11 +65,13 @@ pub(crate) fn local(core: &Core, kind: RecordKind, id: &[u8; 32]) -> Vec<Vec<u8>
     let stored = core.records.get(&key, now.0);
     let mut found: Vec<Vec<u8>> = stored.into_iter().map(|r| r.bytes.to_vec()).collect();
     if kind == RecordKind::Placement
-        && let Some((_, placement)) =
-            core.vault.as_ref().and_then(|v| v.placement(id).ok().flatten())
-        && !found.iter().any(|f| f[..] == placement[..])
+        && let Some(placements) = core.vault.as_ref().and_then(|v| v.placements(id).ok())
     {
-        found.push(placement.to_vec());
+        for placement in placements {
+            if !found.iter().any(|f| f[..] == placement.record[..]) {
+                found.push(placement.record.to_vec());
+            }
+        }
     }
     found
 }

@@ -9,7 +9,7 @@ use crate::plan::{Op, Outcome};
 use crate::queue::Work;
 use crate::read::{locate, placement_bytes};
 use crate::rows::{self, GrantRow, Live, VolumeRow};
-use crate::types::{Key, Position, SegmentId};
+use crate::types::{Key, PlacementKey, Position};
 use crate::vault::Vault;
 use crate::volume::VolumeFile;
 use crate::walk::{Found, Walker};
@@ -33,8 +33,8 @@ pub struct CompactReport {
     pub moved: u64,
     /// Shards found damaged on the way; quarantined now.
     pub damaged: Vec<Key>,
-    /// Segments whose placement record was found damaged, and is gone.
-    pub damaged_placements: Vec<SegmentId>,
+    /// Placement records found damaged; gone now.
+    pub damaged_placements: Vec<PlacementKey>,
 }
 
 impl Vault {
@@ -93,7 +93,7 @@ impl Vault {
             for (_, live, at) in page {
                 let op = match live {
                     Live::Entry(key) => self.move_entry(key, at, report)?,
-                    Live::Placement(segment) => self.move_placement(segment, at, report)?,
+                    Live::Placement(key) => self.move_placement(key, at, report)?,
                     // With all other grants, when what was moved has said it again for most.
                     Live::Grant(_) => None,
                 };
@@ -138,21 +138,21 @@ impl Vault {
 
     fn move_placement(
         &self,
-        segment: SegmentId,
+        key: PlacementKey,
         from: Position,
         report: &mut CompactReport,
     ) -> Result<Option<Op>, MaintainError> {
         let index = locked(&self.0.core.index);
-        let row = index.placement(View::Durable, &segment)?;
+        let row = index.placement(View::Durable, &key)?;
         let Some(row) = row.filter(|row| row.at == from) else { return Ok(None) };
         let volume = self.0.core.volumes.get(from.volume)?;
         drop(index);
         let record: Option<Bytes> = placement_bytes(&volume, &row).ok().flatten();
         Ok(Some(match record {
-            Some(record) => Op::MovePlacement { segment, from, record },
+            Some(record) => Op::MovePlacement { key, from, record },
             None => {
-                report.damaged_placements.push(segment);
-                Op::LosePlacement { segment, from }
+                report.damaged_placements.push(key);
+                Op::LosePlacement { key, from }
             }
         }))
     }
@@ -197,7 +197,7 @@ impl Vault {
         }
     }
 
-    fn written(&self, ops: Vec<Op>) -> Result<u64, MaintainError> {
+    pub(crate) fn written(&self, ops: Vec<Op>) -> Result<u64, MaintainError> {
         let outcomes = self.record_all(ops)?;
         Ok(outcomes.iter().filter(|outcome| **outcome == Outcome::Written).count() as u64)
     }

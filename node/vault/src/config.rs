@@ -1,7 +1,7 @@
 //! What a vault may use and every bound it keeps, in one place.
 use crate::format::{
     FIRST_RECORD_AT, FOOTER_LEN_MAX, LEASE_LEN, LEASES_PER_KEY_MAX, META_LEN_MAX,
-    PLACEMENT_LEN_MAX, RECORD_LEN, SHARD_LEN_MAX, TRAILER_LEN,
+    PLACEMENT_LEN_MAX, PLACEMENT_STATE_LEN, RECORD_LEN, SHARD_LEN_MAX, TRAILER_LEN,
 };
 
 /// Parameters of a vault. Lengths are in bytes, times in epochs of the network.
@@ -60,7 +60,7 @@ impl VaultConfig {
     pub fn volume_len_min(&self) -> u64 {
         let state = (24 + LEASES_PER_KEY_MAX * LEASE_LEN) as u64;
         let put = state + u64::from(META_LEN_MAX) + u64::from(self.shard_len_max);
-        let placement = 8 + u64::from(self.placement_len_max);
+        let placement = PLACEMENT_STATE_LEN as u64 + u64::from(self.placement_len_max);
         2 * (FIRST_RECORD_AT + 2 * (RECORD_LEN as u64 + put.max(placement)))
     }
 

@@ -74,12 +74,15 @@ pub enum WriteError {
     /// Too many leases on one shard.
     #[error("the shard has as many leases as it may have; ask another holder")]
     TooManyLeases,
-    /// A placement record of this or a higher version is stored.
-    #[error("placement version {have} is stored; read it and build on it")]
+    /// A placement record of this or a higher sequence is stored for this owner.
+    #[error("a placement record with sequence {have} is stored; read it and build on it")]
     StalePlacement {
-        /// The stored version.
+        /// The stored sequence.
         have: u64,
     },
+    /// As many owners as may have a placement record of the segment here.
+    #[error("the segment has placement records of as many owners as it may; ask another holder")]
+    TooManyPlacements,
     /// Too much is waiting to be written.
     #[error("too much is waiting to be written; try again later")]
     Busy,

@@ -19,6 +19,10 @@ pub(crate) const STATE_LEN_MAX: u32 = 65_536;
 pub(crate) const FOOTER_LEN_MAX: u32 = 8 << 20;
 /// Longest meta of a shard: a segment descriptor.
 pub const META_LEN_MAX: u32 = 8_192;
+/// Most placement records of one segment: one for each owner with a lease on it.
+pub const PLACEMENTS_PER_SEGMENT_MAX: usize = 64;
+/// Length of the state of a placement: sequence and owner.
+pub(crate) const PLACEMENT_STATE_LEN: usize = 40;
 /// Longest placement record; one that lists the moves of a wide segment is some 11 KiB.
 pub const PLACEMENT_LEN_MAX: u32 = 65_536;
 /// Longest shard.
@@ -30,7 +34,7 @@ pub(crate) const FREE_LEASES_PER_KEY_MAX: usize = LEASES_PER_KEY_MAX / 2;
 /// Length of one encoded lease.
 pub(crate) const LEASE_LEN: usize = 152;
 
-const VOLUME_MAGIC: [u8; 8] = *b"ECHOVOL2";
+const VOLUME_MAGIC: [u8; 8] = *b"ECHOVOL3";
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"EREC";
 const TRAILER_MAGIC: [u8; 8] = *b"ECHOFOOT";
 
@@ -295,9 +299,24 @@ pub(crate) fn decode_grant_used(state: &[u8]) -> Option<(u128, u64)> {
     Some(decoded)
 }
 
-/// A placement's (or grant's) key: its 32 bytes, index 0.
-pub(crate) fn placement_key(segment: SegmentId) -> Key {
+/// The key of a record about a segment (or grant) as a whole: its 32 bytes, index 0.
+pub(crate) fn whole_key(segment: SegmentId) -> Key {
     Key { segment, index: 0 }
+}
+
+/// The state of a placement, and of one dropped: sequence, owner.
+pub(crate) fn encode_placement_state(owner: &[u8; 32], sequence: u64) -> Vec<u8> {
+    let mut out = sequence.to_le_bytes().to_vec();
+    out.extend_from_slice(owner);
+    out
+}
+
+/// Owner and sequence.
+pub(crate) fn decode_placement_state(state: &[u8]) -> Option<([u8; 32], u64)> {
+    let mut reader = Reader(state);
+    let (sequence, owner) = (reader.u64()?, reader.array()?);
+    reader.end()?;
+    Some((owner, sequence))
 }
 
 pub(crate) fn encode_trailer(secret: &[u8; 32], footer_at: u64) -> [u8; TRAILER_LEN] {

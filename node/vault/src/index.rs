@@ -1,10 +1,12 @@
 //! What the records mean: applies one record after the other to the index's rows. The same code
 //! runs when a record is first written and when it is read again after a crash, so the two cannot
 //! come to different ends. It reads no volume and decides nothing that is not in the record.
-use crate::format::{Kind, RecordHead, decode_grant_used, decode_lease, decode_state};
+use crate::format::{
+    Kind, RecordHead, decode_grant_used, decode_lease, decode_placement_state, decode_state,
+};
 use crate::kv::{IndexError, Kv, View};
 use crate::rows::{self, Entry, GrantRow, Live, PlacementRow, Totals, VolumeRow};
-use crate::types::{Key, Pool, Position, SegmentId, StoredLease};
+use crate::types::{Key, PlacementKey, Pool, Position, SegmentId, StoredLease};
 
 /// The epochs that the due rows were computed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +65,24 @@ impl Index {
     pub(crate) fn placement(
         &self,
         view: View,
-        segment: &SegmentId,
+        key: &PlacementKey,
     ) -> Result<Option<PlacementRow>, IndexError> {
-        self.decoded(view, &rows::placement_row_key(segment), PlacementRow::decode)
+        self.decoded(view, &rows::placement_row_key(key), PlacementRow::decode)
+    }
+
+    /// The owners that have a placement record of the segment, with its row; at most `limit`.
+    pub(crate) fn placements(
+        &self,
+        view: View,
+        segment: &SegmentId,
+        limit: usize,
+    ) -> Result<Vec<(PlacementKey, PlacementRow)>, IndexError> {
+        let prefix = rows::whole_prefix(rows::PLACEMENT, segment);
+        let page = self.kv.page(view, &prefix, None, limit)?;
+        let decoded = page.iter().filter_map(|(key, row)| {
+            Some((rows::tail_placement(key)?, PlacementRow::decode(row)?))
+        });
+        Ok(decoded.collect())
     }
 
     pub(crate) fn volume(&self, view: View, number: u64) -> Result<VolumeRow, IndexError> {
@@ -125,9 +142,19 @@ impl Index {
 
     /// Whether any shard of the segment has an entry.
     pub(crate) fn has_segment(&self, view: View, segment: &SegmentId) -> Result<bool, IndexError> {
-        let mut prefix = rows::ENTRY.to_vec();
-        prefix.extend_from_slice(segment);
+        let prefix = rows::whole_prefix(rows::ENTRY, segment);
         Ok(!self.kv.page(view, &prefix, None, 1)?.is_empty())
+    }
+
+    /// Whether the owner has a lease on a shard of the segment that was neither ended nor forgotten.
+    pub(crate) fn has_owner(&self, view: View, key: &PlacementKey) -> Result<bool, IndexError> {
+        let prefix = rows::whole_prefix(rows::ENTRY, &key.segment);
+        // An index has 8 bits: all of a segment's shards fit into one page.
+        let page = self.kv.page(view, &prefix, None, 1 << 8)?;
+        let entries = page.iter().filter_map(|(_, row)| Entry::decode(row));
+        Ok(entries
+            .flat_map(|entry| entry.state.leases)
+            .any(|lease| !lease.ended && lease.meta.owner == key.owner))
     }
 
     pub(crate) fn set_position(&mut self, at: Position) {
@@ -251,18 +278,18 @@ impl Index {
     }
 
     fn apply_placement(&mut self, head: &RecordHead, state: &[u8]) -> Result<(), IndexError> {
-        let Some(version) = crate::bytes_io::Reader(state).u64() else { return Ok(()) };
-        let segment = head.key.segment;
-        let old = self.placement(View::Staged, &segment)?;
+        let Some((owner, sequence)) = decode_placement_state(state) else { return Ok(()) };
+        let key = PlacementKey { segment: head.key.segment, owner };
+        let old = self.placement(View::Staged, &key)?;
         let dropped = head.kind == Kind::PlacementDropped;
         if dropped {
             self.change_volume(head.at.volume, |row| row.tombs += head.total_len())?;
         }
         let applies = match (old, dropped) {
-            (Some(old), true) => version >= old.version,
+            (Some(old), true) => sequence >= old.sequence,
             (None, true) => false,
-            // Compaction writes the same version again, at a new place.
-            (Some(old), false) => version >= old.version,
+            // Compaction writes the same sequence again, at a new place.
+            (Some(old), false) => sequence >= old.sequence,
             (None, false) => true,
         };
         if !applies {
@@ -272,19 +299,19 @@ impl Index {
             self.forget_live(old.at, old.record_len())?;
         }
         let new = (!dropped).then_some(PlacementRow {
-            version,
+            sequence,
             at: head.at,
             state_len: head.state_len,
             meta_len: head.meta_len,
         });
         if let Some(new) = new {
-            self.remember_live(new.at, new.record_len(), Live::Placement(segment))?;
+            self.remember_live(new.at, new.record_len(), Live::Placement(key))?;
         }
         let mut totals = self.totals(View::Staged)?;
         totals.placements += u64::from(new.is_some());
         totals.placements = totals.placements.saturating_sub(u64::from(old.is_some()));
         self.kv.stage(rows::TOTALS.to_vec(), Some(totals.encode()));
-        self.kv.stage(rows::placement_row_key(&segment), new.map(|new| new.encode()));
+        self.kv.stage(rows::placement_row_key(&key), new.map(|new| new.encode()));
         Ok(())
     }
 

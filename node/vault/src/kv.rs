@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows-v2");
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows-v3");
 /// Holds the sum over all other rows; sorts before them.
 const SUM_KEY: &[u8] = &[0];
 

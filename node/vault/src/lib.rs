@@ -27,6 +27,7 @@ mod lifecycle;
 mod locked;
 mod maintain;
 mod open_index;
+mod placements;
 mod plan;
 mod queue;
 mod read;
@@ -47,14 +48,17 @@ pub use config::VaultConfig;
 pub use crash::{CRASH_AT, VAULT_CRASH_POINTS, crash_point};
 pub use disk::{Disk, DiskFile, SyncSite};
 pub use error::{MaintainError, OpenError, ReadError, WriteError};
-pub use format::{LEASES_PER_KEY_MAX, META_LEN_MAX, PLACEMENT_LEN_MAX, SHARD_LEN_MAX};
+pub use format::{
+    LEASES_PER_KEY_MAX, META_LEN_MAX, PLACEMENT_LEN_MAX, PLACEMENTS_PER_SEGMENT_MAX, SHARD_LEN_MAX,
+};
 pub use kv::IndexError;
 pub use maintain::{CollectReport, ScrubReport, VaultStats};
 pub use open_index::{INDEX_FILE, IndexState};
+pub use placements::StoredPlacement;
 pub use plan::Outcome;
 pub use read::Located;
 pub use real_disk::RealDisk;
 pub use recover::{Damage, RecoveryReport};
 pub use reserve::{AdmitError, RESERVATIONS_MAX, Reservation};
-pub use types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, StoredLease};
+pub use types::{EntryState, Key, LeaseMeta, PlacementKey, Pool, Position, SegmentId, StoredLease};
 pub use vault::{PutRequest, VOLUMES_DIR, Vault};

@@ -8,7 +8,7 @@ use crate::queue::Work;
 use crate::read::{check_entry, grant_record_holds, placement_bytes};
 use crate::reserve::{AdmitError, Reservation};
 use crate::rows::{self, Live};
-use crate::types::{Key, LeaseMeta, Pool, Position, SegmentId};
+use crate::types::{Key, LeaseMeta, PlacementKey, Pool, Position};
 use crate::vault::Vault;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ pub struct CollectReport {
     pub dropped: u64,
     /// Shards of which leases that are over were forgotten.
     pub pruned: u64,
-    /// Placement records dropped with their last shard.
+    /// Placement records dropped with the last lease of their owner.
     pub placements_dropped: u64,
 }
 
@@ -42,8 +42,8 @@ pub struct ScrubReport {
     pub bytes: u64,
     /// Shards found damaged; quarantined now.
     pub damaged: Vec<Key>,
-    /// Segments whose placement record was found damaged.
-    pub damaged_placements: Vec<SegmentId>,
+    /// Placement records found damaged.
+    pub damaged_placements: Vec<PlacementKey>,
     /// The whole vault has been read once since the last cycle ended.
     pub cycle_done: bool,
 }
@@ -77,9 +77,8 @@ pub struct VaultStats {
 
 impl Vault {
     /// Drops every shard whose last lease ended `grace_epochs` before `epoch`, leases that are
-    /// over, placement records of segments without a shard here, and the use of grants that are
-    /// over as long. Durable on return; the space
-    /// comes back by compaction.
+    /// over, placement records of owners without a lease on the segment here, and the use of grants
+    /// that are over as long. Durable on return; the space comes back by compaction.
     ///
     /// # Errors
     /// See [`MaintainError`]; what was dropped before stays dropped.
@@ -118,8 +117,8 @@ impl Vault {
         Ok(report)
     }
 
-    /// Drops placement records of segments without a shard. All are looked at: a crash may have
-    /// come between a segment's last tombstone and the end of its placement.
+    /// Drops placement records whose owner has no lease on the segment. All are looked at: a crash
+    /// may have come between a segment's last tombstone and the end of its placement.
     fn drop_orphans(&self) -> Result<u64, MaintainError> {
         let (mut dropped, mut after) = (0, None::<Vec<u8>>);
         loop {
@@ -129,16 +128,13 @@ impl Vault {
             let Some((last, _)) = page.last() else { return Ok(dropped) };
             after = Some(last.clone());
             let mut ops = Vec::new();
-            for (row, _) in &page {
-                let Some(segment) = row.get(1..).and_then(|id| id.try_into().ok()) else {
-                    continue;
-                };
-                if !index.has_segment(View::Durable, &segment)? {
-                    ops.push(Op::DropPlacement { segment });
+            for key in page.iter().filter_map(|(row, _)| rows::tail_placement(row)) {
+                if !index.has_owner(View::Durable, &key)? {
+                    ops.push(Op::DropPlacement { key });
                 }
             }
             drop(index);
-            dropped += self.record_all(ops)?.len() as u64;
+            dropped += self.written(ops)?;
         }
     }
 
@@ -228,7 +224,7 @@ impl Vault {
             match Live::decode(&live) {
                 Some(Live::Entry(key)) => self.scrub_entry(key, &row, &mut report)?,
                 Some(Live::Grant(grant)) => self.scrub_grant(grant, &mut report)?,
-                Some(Live::Placement(segment)) => self.scrub_placement(segment, &mut report)?,
+                Some(Live::Placement(key)) => self.scrub_placement(key, &mut report)?,
                 None => {}
             }
             scrub.after = Some(row);
@@ -261,16 +257,16 @@ impl Vault {
 
     fn scrub_placement(
         &self,
-        segment: SegmentId,
+        key: PlacementKey,
         report: &mut ScrubReport,
     ) -> Result<(), MaintainError> {
         let index = locked(&self.0.core.index);
-        let Some(row) = index.placement(View::Durable, &segment)? else { return Ok(()) };
+        let Some(row) = index.placement(View::Durable, &key)? else { return Ok(()) };
         let volume = self.0.core.volumes.get(row.at.volume)?;
         drop(index);
         report.bytes += row.record_len();
         if !matches!(placement_bytes(&volume, &row), Ok(Some(_))) {
-            report.damaged_placements.push(segment);
+            report.damaged_placements.push(key);
         }
         Ok(())
     }

@@ -3,13 +3,16 @@
 use crate::config::VaultConfig;
 use crate::error::WriteError;
 use crate::format::{
-    FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, encode_grant_used,
-    encode_lease, encode_state, placement_key,
+    FREE_LEASES_PER_KEY_MAX, Kind, LEASES_PER_KEY_MAX, META_LEN_MAX, PLACEMENTS_PER_SEGMENT_MAX,
+    decode_placement_state, encode_grant_used, encode_lease, encode_placement_state, encode_state,
+    whole_key,
 };
 use crate::index::Index;
 use crate::kv::{IndexError, View};
 use crate::rows::{self, Entry};
-use crate::types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, StoredLease};
+use crate::types::{
+    EntryState, Key, LeaseMeta, PlacementKey, Pool, Position, SegmentId, StoredLease,
+};
 use bytes::Bytes;
 
 /// A shard with its lease, ready to be written; its hash was computed by whoever asks.
@@ -41,8 +44,8 @@ pub(crate) enum Op {
         lease: [u8; 32],
     },
     Placement {
-        segment: SegmentId,
-        version: u64,
+        key: PlacementKey,
+        sequence: u64,
         record: Bytes,
     },
     Quarantine {
@@ -59,8 +62,9 @@ pub(crate) enum Op {
         key: Key,
         epoch: u64,
     },
+    /// Drops a placement record whose owner has no lease here any more.
     DropPlacement {
-        segment: SegmentId,
+        key: PlacementKey,
     },
     /// Compaction and repair: the same entry, at a new place.
     Move {
@@ -75,13 +79,13 @@ pub(crate) enum Op {
         meta: Bytes,
     },
     MovePlacement {
-        segment: SegmentId,
+        key: PlacementKey,
         from: Position,
         record: Bytes,
     },
     /// The placement record there is damaged and its volume is to go.
     LosePlacement {
-        segment: SegmentId,
+        key: PlacementKey,
         from: Position,
     },
     /// The full state again, because the record at this position still counts and is to go.
@@ -195,8 +199,8 @@ pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
             _ => NOTHING,
         },
         Op::Seal { key, lease } => plan_seal(index, *key, lease),
-        Op::Placement { segment, version, record } => {
-            plan_placement(index, config, *segment, *version, record)
+        Op::Placement { key, sequence, record } => {
+            plan_placement(index, config, *key, *sequence, record)
         }
         Op::Quarantine { key, at } => match index.entry(View::Staged, *key)? {
             Some(entry) if entry.at == *at && !entry.state.quarantined => {
@@ -209,11 +213,8 @@ pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
             Some(entry) if entry.state.only_free() => drop_entry(*key, *epoch),
             _ => NOTHING,
         },
-        Op::DropPlacement { segment } => match index.placement(View::Staged, segment)? {
-            Some(row) if !index.has_segment(View::Staged, segment)? => {
-                let state = row.version.to_le_bytes().to_vec();
-                write(small(Kind::PlacementDropped, placement_key(*segment), state))
-            }
+        Op::DropPlacement { key } => match index.placement(View::Staged, key)? {
+            Some(row) if !index.has_owner(View::Staged, key)? => write(dropped(key, row.sequence)),
             _ => NOTHING,
         },
         _ => plan_compaction(index, op),
@@ -356,27 +357,40 @@ fn plan_seal(index: &Index, key: Key, lease: &[u8; 32]) -> Planned {
     }
 }
 
-fn placement_draft(segment: SegmentId, version: u64, record: &Bytes) -> Draft {
-    let state = version.to_le_bytes().to_vec();
-    Draft { meta: record.clone(), ..small(Kind::Placement, placement_key(segment), state) }
+fn placement_draft(key: &PlacementKey, sequence: u64, record: &Bytes) -> Draft {
+    let state = encode_placement_state(&key.owner, sequence);
+    Draft { meta: record.clone(), ..small(Kind::Placement, whole_key(key.segment), state) }
+}
+
+fn dropped(key: &PlacementKey, sequence: u64) -> Draft {
+    let state = encode_placement_state(&key.owner, sequence);
+    small(Kind::PlacementDropped, whole_key(key.segment), state)
 }
 
 fn plan_placement(
     index: &Index,
     config: &VaultConfig,
-    segment: SegmentId,
-    version: u64,
+    key: PlacementKey,
+    sequence: u64,
     record: &Bytes,
 ) -> Planned {
     bounded("a placement record", record.len(), config.placement_len_max)?;
-    if !index.has_segment(View::Staged, &segment)? {
+    if !index.has_segment(View::Staged, &key.segment)? {
         return Err(WriteError::NotStored);
     }
-    match index.placement(View::Staged, &segment)? {
-        Some(row) if row.version >= version => {
-            Err(WriteError::StalePlacement { have: row.version })
+    // Collection would drop it at once.
+    if !index.has_owner(View::Staged, &key)? {
+        return Err(WriteError::NoSuchLease);
+    }
+    let most = PLACEMENTS_PER_SEGMENT_MAX;
+    match index.placement(View::Staged, &key)? {
+        Some(row) if row.sequence >= sequence => {
+            Err(WriteError::StalePlacement { have: row.sequence })
         }
-        _ => write(placement_draft(segment, version, record)),
+        None if index.placements(View::Staged, &key.segment, most)?.len() >= most => {
+            Err(WriteError::TooManyPlacements)
+        }
+        _ => write(placement_draft(&key, sequence, record)),
     }
 }
 
@@ -415,20 +429,12 @@ fn plan_compaction(index: &Index, op: &Op) -> Planned {
             }
             _ => NOTHING,
         },
-        Op::MovePlacement { segment, from, record } => {
-            match index.placement(View::Staged, segment)? {
-                Some(row) if row.at == *from => {
-                    write(placement_draft(*segment, row.version, record))
-                }
-                _ => NOTHING,
-            }
-        }
-        Op::LosePlacement { segment, from } => match index.placement(View::Staged, segment)? {
-            Some(row) if row.at == *from => write(small(
-                Kind::PlacementDropped,
-                placement_key(*segment),
-                row.version.to_le_bytes().to_vec(),
-            )),
+        Op::MovePlacement { key, from, record } => match index.placement(View::Staged, key)? {
+            Some(row) if row.at == *from => write(placement_draft(key, row.sequence, record)),
+            _ => NOTHING,
+        },
+        Op::LosePlacement { key, from } => match index.placement(View::Staged, key)? {
+            Some(row) if row.at == *from => write(dropped(key, row.sequence)),
             _ => NOTHING,
         },
         Op::Snapshot { key, from } => match index.entry(View::Staged, *key)? {
@@ -441,7 +447,7 @@ fn plan_compaction(index: &Index, op: &Op) -> Planned {
         Op::GrantAgain { grant, from } => match index.grant(View::Staged, grant)? {
             Some(row) if row.at == *from => {
                 let state = encode_grant_used(row.used, row.until_epoch);
-                write(small(Kind::GrantUsed, placement_key(*grant), state))
+                write(small(Kind::GrantUsed, whole_key(*grant), state))
             }
             _ => NOTHING,
         },
@@ -458,11 +464,11 @@ fn plan_ends_again(index: &Index, op: &Op) -> Planned {
             None => write(small(Kind::Tombstone, *key, state.clone())),
         },
         Op::PlacementDropAgain { segment, state } => {
-            match index.placement(View::Staged, segment)? {
+            let Some((owner, sequence)) = decode_placement_state(state) else { return NOTHING };
+            let key = PlacementKey { segment: *segment, owner };
+            match index.placement(View::Staged, &key)? {
                 Some(_) => NOTHING,
-                None => {
-                    write(small(Kind::PlacementDropped, placement_key(*segment), state.clone()))
-                }
+                None => write(dropped(&key, sequence)),
             }
         }
         _ => NOTHING,

@@ -6,7 +6,7 @@ use crate::format::{RECORD_LEN, RecordHead, encode_grant_used};
 use crate::kv::View;
 use crate::locked::locked;
 use crate::rows::{Entry, GrantRow, PlacementRow};
-use crate::types::{Key, SegmentId, StoredLease};
+use crate::types::{Key, PlacementKey, StoredLease};
 use crate::volume::VolumeFile;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -163,17 +163,17 @@ pub(crate) fn locate(core: &Core, key: Key) -> Result<Option<Located>, ReadError
     Ok(Some(Located { key, volume, entry }))
 }
 
-/// A segment's placement record: version and bytes.
+/// A placement record: sequence and bytes.
 pub(crate) fn placement(
     core: &Core,
-    segment: &SegmentId,
+    key: &PlacementKey,
 ) -> Result<Option<(u64, Bytes)>, ReadError> {
     let index = locked(&core.index);
-    let Some(row) = index.placement(View::Durable, segment)? else { return Ok(None) };
+    let Some(row) = index.placement(View::Durable, key)? else { return Ok(None) };
     let volume = core.volumes.get(row.at.volume)?;
     drop(index);
     match placement_bytes(&volume, &row)? {
-        Some(bytes) => Ok(Some((row.version, bytes))),
+        Some(bytes) => Ok(Some((row.sequence, bytes))),
         None => Err(ReadError::Quarantined),
     }
 }

@@ -2,7 +2,7 @@
 //! and may change freely: an index of another layout is rebuilt from the volumes.
 use crate::bytes_io::Reader;
 use crate::format::{decode_state, encode_state, total_len};
-use crate::types::{EntryState, Key, Position, SegmentId};
+use crate::types::{EntryState, Key, PlacementKey, Position};
 
 /// One entry: what the vault knows of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,10 @@ impl Entry {
     }
 }
 
-/// Where a segment's current placement record stands.
+/// Where the current placement record of one owner and segment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlacementRow {
-    pub(crate) version: u64,
+    pub(crate) sequence: u64,
     pub(crate) at: Position,
     pub(crate) state_len: u32,
     pub(crate) meta_len: u32,
@@ -73,7 +73,7 @@ impl PlacementRow {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = self.version.to_le_bytes().to_vec();
+        let mut out = self.sequence.to_le_bytes().to_vec();
         put_position(&mut out, self.at);
         out.extend_from_slice(&self.state_len.to_le_bytes());
         out.extend_from_slice(&self.meta_len.to_le_bytes());
@@ -83,7 +83,7 @@ impl PlacementRow {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         Some(Self {
-            version: reader.u64()?,
+            sequence: reader.u64()?,
             at: position(&mut reader)?,
             state_len: reader.u32()?,
             meta_len: reader.u32()?,
@@ -205,7 +205,7 @@ pub(crate) const PARAMETERS: &[u8] = b"Q";
 pub(crate) const TOTALS: &[u8] = b"T";
 /// Prefix of entries, then segment and index.
 pub(crate) const ENTRY: &[u8] = b"e";
-/// Prefix of placements, then the segment.
+/// Prefix of placements, then segment and owner.
 pub(crate) const PLACEMENT: &[u8] = b"p";
 /// Prefix of entries by due epoch.
 pub(crate) const DUE: &[u8] = b"d";
@@ -226,12 +226,24 @@ fn key_with(prefix: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// The beginning of all keys of rows of one segment.
+pub(crate) fn whole_prefix(prefix: &[u8], segment: &[u8; 32]) -> Vec<u8> {
+    key_with(prefix, &[segment])
+}
+
 pub(crate) fn entry_key(key: Key) -> Vec<u8> {
     key_with(ENTRY, &[&key.segment, &[key.index]])
 }
 
-pub(crate) fn placement_row_key(segment: &SegmentId) -> Vec<u8> {
-    key_with(PLACEMENT, &[segment])
+pub(crate) fn placement_row_key(key: &PlacementKey) -> Vec<u8> {
+    key_with(PLACEMENT, &[&key.segment, &key.owner])
+}
+
+/// Segment and owner at the end of a placement row's key.
+pub(crate) fn tail_placement(row_key: &[u8]) -> Option<PlacementKey> {
+    let (_, tail) = row_key.split_at_checked(row_key.len().checked_sub(64)?)?;
+    let (segment, owner) = tail.split_at(32);
+    Some(PlacementKey { segment: segment.try_into().ok()?, owner: owner.try_into().ok()? })
 }
 
 /// Epochs are big-endian in keys, so that rows sort by them.
@@ -284,7 +296,7 @@ pub(crate) fn number_after_prefix(row_key: &[u8]) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Live {
     Entry(Key),
-    Placement(SegmentId),
+    Placement(PlacementKey),
     Grant([u8; 32]),
 }
 
@@ -292,7 +304,7 @@ impl Live {
     pub(crate) fn encode(self) -> Vec<u8> {
         match self {
             Self::Entry(key) => key_with(b"e", &[&key.segment, &[key.index]]),
-            Self::Placement(segment) => key_with(b"p", &[&segment]),
+            Self::Placement(key) => key_with(b"p", &[&key.segment, &key.owner]),
             Self::Grant(grant) => key_with(b"g", &[&grant]),
         }
     }
@@ -301,7 +313,9 @@ impl Live {
         let mut reader = Reader(bytes);
         let live = match reader.u8()? {
             b'e' => Self::Entry(Key { segment: reader.array()?, index: reader.u8()? }),
-            b'p' => Self::Placement(reader.array()?),
+            b'p' => {
+                Self::Placement(PlacementKey { segment: reader.array()?, owner: reader.array()? })
+            }
             b'g' => Self::Grant(reader.array()?),
             _ => return None,
         };

@@ -12,6 +12,15 @@ pub struct Key {
     pub index: u8,
 }
 
+/// Which placement record: two owners of equal segments keep two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlacementKey {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The public key of the owner whose record it is.
+    pub owner: [u8; 32],
+}
+
 /// Whose space a lease uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pool {

@@ -299,19 +299,6 @@ impl Vault {
         self.record(Op::Seal { key, lease })
     }
 
-    /// Stores a newer placement record (at most 64 KiB) of a segment that has a shard here.
-    ///
-    /// # Errors
-    /// No shard of the segment here, or this or a newer version is stored.
-    pub fn put_placement(
-        &self,
-        segment: SegmentId,
-        version: u64,
-        record: Bytes,
-    ) -> Result<Outcome, WriteError> {
-        self.record(Op::Placement { segment, version, record })
-    }
-
     /// Writes the index file now, so that the next start replays less.
     ///
     /// # Errors
@@ -441,14 +428,6 @@ impl Vault {
     /// The index's.
     pub fn grant_used(&self, grant: &[u8; 32]) -> Result<u128, IndexError> {
         locked(&self.0.core.index).grant_used(View::Durable, grant)
-    }
-
-    /// The newest placement record of a segment: version and bytes.
-    ///
-    /// # Errors
-    /// Damaged; the disk's.
-    pub fn placement(&self, segment: &SegmentId) -> Result<Option<(u64, Bytes)>, ReadError> {
-        read::placement(&self.0.core, segment)
     }
 
     /// Up to `limit` keys after `after`, in order of (segment, index), quarantined ones included.

@@ -1,7 +1,10 @@
 //! The reference model: what a vault must hold, in plain maps, written as obviously as possible.
-use crate::support::{lease, shard, small_config};
+use crate::support::{lease, owner, shard, small_config};
 use echonet_vault::{LeaseMeta, Pool, StoredLease};
 use std::collections::BTreeMap;
+
+/// Shards that tests speak of, four to a segment.
+pub(crate) const SHARD_NUMBERS: u64 = 32;
 
 /// One shard's state: its epoch of creation and its leases in order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +17,8 @@ pub(crate) struct Shard {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) shards: BTreeMap<u64, Shard>,
-    pub(crate) placements: BTreeMap<u64, u64>,
+    /// By segment and whether the odd ids' owner's: the sequence.
+    pub(crate) placements: BTreeMap<(u64, u64), u64>,
     /// By grant: its end epoch, and the byte-epochs of all leases that were ever admitted.
     pub(crate) grants: BTreeMap<[u8; 32], (u64, u128)>,
     pub(crate) epoch: u64,
@@ -39,7 +43,8 @@ pub(crate) enum Change {
     },
     Place {
         segment: u64,
-        version: u64,
+        owner_id: u64,
+        sequence: u64,
     },
     Collect,
 }
@@ -77,8 +82,8 @@ impl Model {
             Change::Put { number, lease, epoch } => self.put(number, lease, epoch),
             Change::End { number, id } => self.lease(number, id, |lease| lease.ended = true),
             Change::Seal { number, id } => self.lease(number, id, |lease| lease.meta.sealed = true),
-            Change::Place { segment, version } => {
-                self.placements.insert(segment, version);
+            Change::Place { segment, owner_id, sequence } => {
+                self.placements.insert((segment, owner_id), sequence);
             }
             Change::Collect => self.collect(),
         }
@@ -124,9 +129,9 @@ impl Model {
         for shard in self.shards.values_mut() {
             shard.leases.retain(|lease| forget(lease) > epoch);
         }
-        let shards = &self.shards;
-        self.placements
-            .retain(|segment, _| (segment * 4..segment * 4 + 4).any(|n| shards.contains_key(&n)));
+        let mut placements = std::mem::take(&mut self.placements);
+        placements.retain(|(segment, owner_id), _| self.has_owner(*segment, *owner_id));
+        self.placements = placements;
     }
 
     /// Whether the use of a grant that ends then must be remembered.
@@ -134,8 +139,24 @@ impl Model {
         until_epoch + small_config().grace_epochs > self.epoch
     }
 
-    /// Whether any shard of the segment is here.
-    pub(crate) fn has_segment(&self, segment: u64) -> bool {
-        self.shards.range(segment * 4..segment * 4 + 4).next().is_some()
+    /// Whether the owner has a lease on a shard of the segment that it did not end.
+    pub(crate) fn has_owner(&self, segment: u64, owner_id: u64) -> bool {
+        let shards = self.shards.range(segment * 4..segment * 4 + 4);
+        let mut leases = shards.flat_map(|(_, shard)| &shard.leases);
+        leases.any(|lease| !lease.ended && lease.meta.owner == owner(owner_id))
     }
+}
+
+/// Every segment and owner that may have a placement record.
+pub(crate) fn places() -> impl Iterator<Item = (u64, u64)> {
+    (0..SHARD_NUMBERS / 4).flat_map(|segment| [(segment, 0), (segment, 1)])
+}
+
+/// The bytes of a placement record: any test can tell whether it got the right ones.
+pub(crate) fn record(place: (u64, u64), sequence: u64) -> Vec<u8> {
+    let mut record = format!("placement {place:?} sequence {sequence} ").into_bytes();
+    // Some as short as their name, some as long as they may be.
+    let len = (place.0 * 1_571 + place.1 * 613 + sequence * 977) as usize % 4_096;
+    record.resize(record.len().max(len), b'.');
+    record
 }

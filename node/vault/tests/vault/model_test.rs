@@ -3,8 +3,8 @@
 //! refused must not, and nothing may be wrong. Run again with the syncs of one call site ignored,
 //! the same test must fail: each sync is there for a reason.
 use crate::fake_disk::Machine;
-use crate::model::{Change, Model};
-use crate::support::{key, lease, meta, shard, small_config};
+use crate::model::{Change, Model, SHARD_NUMBERS, places, record};
+use crate::support::{key, lease, meta, placement_key, shard, small_config};
 use echonet_vault::{
     CollectReport, IndexState, LeaseMeta, OpenError, Pool, PutRequest, ReadError, RecoveryReport,
     StoredLease, SyncSite, Vault, VaultConfig, WriteError,
@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-const NUMBERS: u64 = 32;
+const NUMBERS: u64 = SHARD_NUMBERS;
 const LEASE_IDS: u64 = 3;
 const STEPS: usize = 60;
 const SEEDS: u64 = 400;
@@ -173,10 +173,10 @@ impl World {
                 _ => {}
             }
         }
-        for segment in 0..NUMBERS / 4 {
-            let gone = vault.placement(&key(segment * 4).segment).map_err(text)?.is_none();
-            if gone && !done.placements.contains_key(&segment) {
-                self.model.placements.remove(&segment);
+        for place in places() {
+            let gone = vault.placement(&placement_key(place.0, place.1)).map_err(text)?.is_none();
+            if gone && !done.placements.contains_key(&place) {
+                self.model.placements.remove(&place);
             }
         }
         Ok(())
@@ -193,9 +193,10 @@ impl World {
                 let wanted = model.shards.get(&number).map(|shard| shard.leases.clone());
                 wanted.unwrap_or_default() == uncharged(&leases)
             }
-            Change::Place { segment, .. } => {
-                let found = vault.placement(&key(segment * 4).segment).map_err(text)?;
-                found.map(|(version, _)| version) == model.placements.get(&segment).copied()
+            Change::Place { segment, owner_id, .. } => {
+                let found = vault.placement(&placement_key(segment, owner_id)).map_err(text)?;
+                let wanted = model.placements.get(&(segment, owner_id)).copied();
+                found.map(|(sequence, _)| sequence) == wanted
             }
             Change::Collect => false,
         })
@@ -206,14 +207,15 @@ impl World {
         for number in 0..NUMBERS {
             self.check_shard(&vault, number)?;
         }
-        for segment in 0..NUMBERS / 4 {
-            let found = vault.placement(&key(segment * 4).segment).map_err(text)?;
-            let wanted = self.model.placements.get(&segment);
-            let wanted = wanted.map(|version| (*version, record(segment, *version).into()));
+        for place in places() {
+            let found = vault.placement(&placement_key(place.0, place.1)).map_err(text)?;
+            let wanted = self.model.placements.get(&place);
+            let wanted = wanted.map(|sequence| (*sequence, record(place, *sequence).into()));
             if found != wanted {
-                return Err(format!("placement {segment}: {found:?}, not {wanted:?}"));
+                return Err(format!("placement {place:?}: {found:?}, not {wanted:?}"));
             }
         }
+        self.check_placement_walk(&vault)?;
         for (grant, (until_epoch, wanted)) in &self.model.grants {
             let used = vault.grant_used(grant).map_err(text)?;
             let most = wanted + self.torn.get(grant).copied().unwrap_or(0);
@@ -227,6 +229,19 @@ impl World {
             return Err(format!("{} shards, but {stats:?}", self.model.shards.len()));
         }
         self.check_quota()
+    }
+
+    /// The walk finds exactly the records that are found one by one.
+    fn check_placement_walk(&self, vault: &Vault) -> Checked {
+        let walked = vault.placement_keys(None, 2 * NUMBERS as usize).map_err(text)?;
+        let walked: BTreeMap<_, _> = walked.into_iter().collect();
+        let wanted = self.model.placements.iter();
+        let wanted = wanted.map(|((s, o), sequence)| (placement_key(*s, *o), *sequence));
+        let wanted: BTreeMap<_, _> = wanted.collect();
+        match walked == wanted {
+            true => Ok(()),
+            false => Err(format!("the walk found {walked:?}, not {wanted:?}")),
+        }
     }
 
     fn check_shard(&self, vault: &Vault, number: u64) -> Checked {
@@ -368,20 +383,22 @@ impl World {
     }
 
     fn place(&mut self) -> Checked {
-        let segment = self.rng.random_range(0..NUMBERS / 4);
-        if !self.model.has_segment(segment) {
+        let (segment, owner_id) =
+            (self.rng.random_range(0..NUMBERS / 4), self.rng.random_range(0..2));
+        if !self.model.has_owner(segment, owner_id) {
             return Ok(());
         }
-        // A version that may be written already cannot be written again.
+        // A sequence that may be written already cannot be written again.
         let tried = self.uncertain.iter().filter_map(|change| match change {
-            Change::Place { version, .. } => Some(*version),
+            Change::Place { sequence, .. } => Some(*sequence),
             _ => None,
         });
-        let have = self.model.placements.get(&segment).copied().unwrap_or(0);
-        let version = tried.max().unwrap_or(0).max(have) + 1;
-        let record = record(segment, version).into();
-        let result = self.vault()?.put_placement(key(segment * 4).segment, version, record);
-        self.ended(Change::Place { segment, version }, result)
+        let have = self.model.placements.get(&(segment, owner_id)).copied().unwrap_or(0);
+        let sequence = tried.max().unwrap_or(0).max(have) + 1;
+        let record = record((segment, owner_id), sequence).into();
+        let to = placement_key(segment, owner_id);
+        let result = self.vault()?.put_placement(to.segment, to.owner, sequence, record);
+        self.ended(Change::Place { segment, owner_id, sequence }, result)
     }
 
     fn collect(&mut self) -> Checked {
@@ -506,20 +523,13 @@ impl World {
     }
 }
 
-fn record(segment: u64, version: u64) -> Vec<u8> {
-    let mut record = format!("placement {segment} version {version} ").into_bytes();
-    // Some as short as their name, some as long as they may be.
-    record.resize(record.len().max((segment * 1_571 + version * 977) as usize % 4_096), b'.');
-    record
-}
-
 /// What a change is about: a shard, a segment's placement, or everything.
 fn touches(change: Change) -> (u8, u64) {
     match change {
         Change::Put { number, .. } | Change::End { number, .. } | Change::Seal { number, .. } => {
             (0, number)
         }
-        Change::Place { segment, .. } => (1, segment),
+        Change::Place { segment, owner_id, .. } => (1, 2 * segment + owner_id),
         Change::Collect => (2, 0),
     }
 }

@@ -1,8 +1,8 @@
 //! What several tests need: small vaults, shards that can be made again from their
 //! keys.
 use echonet_vault::{
-    AdmitError, Disk, Key, LeaseMeta, Outcome, Pool, PutRequest, RecoveryReport, Vault,
-    VaultConfig, WriteError,
+    AdmitError, Disk, Key, LeaseMeta, Outcome, PlacementKey, Pool, PutRequest, RecoveryReport,
+    Vault, VaultConfig, WriteError,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +42,16 @@ pub(crate) fn meta(number: u64) -> Vec<u8> {
     format!("descriptor of {number}").into_bytes()
 }
 
+/// The owner of leases with this id: two take turns.
+pub(crate) fn owner(id: u64) -> [u8; 32] {
+    [7 + (id % 2) as u8; 32]
+}
+
+/// The key of an owner's placement record.
+pub(crate) fn placement_key(segment: u64, owner_id: u64) -> PlacementKey {
+    PlacementKey { segment: key(segment * 4).segment, owner: owner(owner_id) }
+}
+
 /// A sealed lease with an id made of the two numbers.
 pub(crate) fn lease(number: u64, id: u64, until_epoch: u64) -> LeaseMeta {
     let mut bytes = [0; 32];
@@ -49,7 +59,7 @@ pub(crate) fn lease(number: u64, id: u64, until_epoch: u64) -> LeaseMeta {
     bytes[8..16].copy_from_slice(&id.to_le_bytes());
     LeaseMeta {
         id: bytes,
-        owner: [7; 32],
+        owner: owner(id),
         pool: Pool::Granted { grant: [id as u8; 32], until_epoch: 1_000 },
         from_epoch: 0,
         until_epoch,
