@@ -42,8 +42,8 @@ use crate::{
     owner::Catalog,
     serve::{self, Handler, bulk::Bulk, trees::Trees},
     service::{
-        Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
-        ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
+        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published,
+        Service, ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
     },
 };
 
@@ -343,6 +343,11 @@ impl Service for Node {
         })
     }
 
+    fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        let text = "this node cannot hand over what it holds yet";
+        Box::pin(async move { Err(ServiceError::new("unavailable", text)) })
+    }
+
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
         Box::pin(async { Ok(self.core.members.all().into_iter().map(peer).collect()) })
     }
@@ -359,6 +364,7 @@ impl Node {
             addrs: self.addrs().iter().map(ToString::to_string).collect(),
             peers: core.members.len() as u64,
             epoch: core.epoch().0,
+            repair: None,
             vault,
             works: core.catalog.works()?.len() as u64,
         })

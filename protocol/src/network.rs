@@ -37,6 +37,15 @@ pub struct Timing {
     pub top_up_s: u64,
 }
 
+impl Timing {
+    /// What networks that are meant to last use.
+    pub const PRODUCTION: Self =
+        Self { probe_s: 2, suspect_s: 6, grace_s: 86_400, urgent_s: 900, top_up_s: 604_800 };
+    /// What development networks use, so that everything can be watched in a minute.
+    pub const DEVELOPMENT: Self =
+        Self { probe_s: 1, suspect_s: 2, grace_s: 10, urgent_s: 5, top_up_s: 20 };
+}
+
 /// Parameters of the witnesses (design 9).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     datadir::ApiFile,
     service::{
-        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published, Service,
-        ServiceError, ServiceResult, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published,
+        Service, ServiceError, ServiceResult, Sink, Work, WorkStatus,
     },
 };
 

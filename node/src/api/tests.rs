@@ -16,8 +16,8 @@ use super::{client::ApiClient, server::ApiServer};
 use crate::{
     datadir::ApiFile,
     service::{
-        Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest, Published,
-        ReceiptCount, Service, ServiceError, ServiceResult, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest,
+        Published, ReceiptCount, Service, ServiceError, ServiceResult, Sink, Work, WorkStatus,
     },
 };
 
@@ -113,6 +113,10 @@ impl Service for Fake {
 
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        Box::pin(async { Ok(Drained { shards: 3, bytes: 300 }) })
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {

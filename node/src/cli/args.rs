@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use echonet_protocol::{content_id::ContentId, network::{BootstrapAddr, Timing}, segment::Scheme};
+use echonet_protocol::{
+    content_id::ContentId,
+    network::{BootstrapAddr, Timing},
+    segment::Scheme,
+};
 use serde::Serialize;
 
 use super::EXIT_CODES;
@@ -319,7 +323,7 @@ mod tests {
     fn flags_that_were_not_given_say_nothing() {
         let cli = Cli::try_parse_from(["echonet", "node", "--region", "eu"]).unwrap();
         let Command::Node(args) = cli.command else { panic!("not a node") };
-        let text = serde_json::to_string(&args).unwrap();
+        let text = serde_json::to_string(&args.args).unwrap();
         assert_eq!(text, r#"{"region":"eu"}"#);
     }
 }

@@ -182,7 +182,8 @@ fn repair_words(repair: &RepairStatus) -> String {
     }
     if repair.damaged_shards > 0 {
         let (damaged, healed) = (repair.damaged_shards, repair.healed_shards);
-        let _ = write!(text, "\nscrubber {damaged} damaged shards found, {healed} made whole again");
+        let _ =
+            write!(text, "\nscrubber {damaged} damaged shards found, {healed} made whole again");
     }
     text
 }

@@ -109,8 +109,13 @@ fn segment_status(
     alive: &BTreeSet<Shard>,
 ) -> SegmentStatus {
     let Some(located) = located else {
-        let scheme = "unknown".to_owned();
-        return SegmentStatus { segment_id: segment.to_string(), scheme, shards: Vec::new() };
+        return SegmentStatus {
+            segment_id: segment.to_string(),
+            scheme: "unknown".to_owned(),
+            shard_bytes: 0,
+            placements: Vec::new(),
+            shards: Vec::new(),
+        };
     };
     let scheme = located.descriptor.scheme;
     // Bounded by the descriptor's check.
@@ -127,6 +132,8 @@ fn segment_status(
     SegmentStatus {
         segment_id: segment.to_string(),
         scheme: scheme.to_string(),
+        shard_bytes: located.descriptor.shard_len() as u64,
+        placements: Vec::new(),
         shards: shards.collect(),
     }
 }

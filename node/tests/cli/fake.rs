@@ -10,9 +10,9 @@ use echonet_node::{
     api::server::ApiServer,
     datadir::{ApiFile, DataDir, Lock},
     service::{
-        Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest, Published,
-        ReceiptCount, SegmentStatus, Service, ServiceError, ServiceResult, ShardStatus, Sink, Work,
-        WorkStatus,
+        Drained, Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest,
+        Published, ReceiptCount, SegmentStatus, Service, ServiceError, ServiceResult, ShardStatus,
+        Sink, Work, WorkStatus,
     },
 };
 use echonet_protocol::content_id::ContentId;
@@ -145,6 +145,8 @@ impl Service for Fake {
         let segment = SegmentStatus {
             segment_id: "00".repeat(32),
             scheme: "1+6".to_owned(),
+            shard_bytes: 4,
+            placements: Vec::new(),
             shards: vec![shard(0), shard(1)],
         };
         let content_id = content.to_string();
@@ -160,12 +162,17 @@ impl Service for Fake {
             peers: 3,
             epoch: 4,
             vault: None,
+            repair: None,
             works: 0,
         })))
     }
 
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
         Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        Box::pin(async { Ok(Drained { shards: 3, bytes: 300 }) })
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
