@@ -196,12 +196,7 @@ impl Search {
 
 /// Searches for the records of some ids, those that most nodes gave first: among the known nodes, then, for
 /// what these do not have, where the router leads.
-async fn search(
-    core: &Core,
-    kind: RecordKind,
-    ids: Vec<Id>,
-    patience: Patience,
-) -> Vec<Vec<u8>> {
+async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>, patience: Patience) -> Vec<Vec<u8>> {
     let mut search = Search::new(ids, patience);
     let own = search.missing();
     search.take(
@@ -240,7 +235,8 @@ async fn search(
 /// Every valid announcement of a content that can be found, newest of each
 /// publisher.
 pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Announcement>> {
-    let found = search(core, RecordKind::Announcement, vec![*content.as_bytes()], Patience::Short).await;
+    let found =
+        search(core, RecordKind::Announcement, vec![*content.as_bytes()], Patience::Short).await;
     let now = clock::now();
     let mut newest: BTreeMap<NodeId, Signed<Announcement>> = BTreeMap::new();
     for bytes in found {

@@ -118,7 +118,7 @@ async fn placements_with_forged_receipts_or_by_usurpers_hide_nothing() {
     let kind = RecordKind::Placement;
     for segment in &status.segments {
         let segment: SegmentId = segment.segment_id.parse().unwrap();
-        let found = echonet_node::flow::discover::placements(crook.core(), &[segment]).await;
+        let found = discover::placements(crook.core(), &[segment], Patience::Short).await;
         let real = &found[&segment][0];
         let mut forged = real.clone();
         forged.body.receipts[0].body.holder = crook.node_id();

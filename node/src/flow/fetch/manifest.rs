@@ -20,9 +20,7 @@ use echonet_protocol::{
     segment::SegmentId,
 };
 
-use super::segment::{
-    Account, Check, Located, PartWanted, SegmentBytes, SegmentError, fetch_part,
-};
+use super::segment::{Account, Check, Located, PartWanted, SegmentBytes, SegmentError, fetch_part};
 use crate::{
     core::Core,
     flow::discover::{self, Patience},

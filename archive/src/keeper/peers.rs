@@ -1,0 +1,127 @@
+//! The nodes that hold shards beside this one: each once, by number, with what
+//! this node's own probes say of it.
+
+use std::collections::BTreeMap;
+
+use echonet_protocol::identity::NodeId;
+
+use super::types::Presence;
+use crate::health::Shard;
+
+/// A node's number here.
+pub(super) type PeerId = u32;
+
+#[derive(Debug)]
+struct Peer {
+    node: NodeId,
+    presence: Presence,
+    datacenter: Option<u64>,
+    /// Placements that name it; its number is used again once there are none.
+    uses: u32,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Peers {
+    own: NodeId,
+    slots: Vec<Peer>,
+    by_node: BTreeMap<NodeId, PeerId>,
+    free: Vec<PeerId>,
+}
+
+impl Peers {
+    pub(super) const fn new(own: NodeId) -> Self {
+        Self { own, slots: Vec::new(), by_node: BTreeMap::new(), free: Vec::new() }
+    }
+
+    pub(super) const fn own(&self) -> NodeId {
+        self.own
+    }
+
+    /// One more placement names this node; whether it is new here.
+    pub(super) fn join(&mut self, node: NodeId) -> (PeerId, bool) {
+        if let Some(peer) = self.by_node.get(&node) {
+            self.slots[*peer as usize].uses += 1;
+            return (*peer, false);
+        }
+        let slot = Peer { node, presence: Presence::Reachable, datacenter: None, uses: 1 };
+        let peer = match self.free.pop() {
+            Some(peer) => {
+                self.slots[peer as usize] = slot;
+                peer
+            }
+            None => {
+                self.slots.push(slot);
+                // Bounded by the placements, far below.
+                (self.slots.len() - 1) as PeerId
+            }
+        };
+        self.by_node.insert(node, peer);
+        (peer, true)
+    }
+
+    /// One placement less names it; the node, if that was the last.
+    pub(super) fn leave(&mut self, peer: PeerId) -> Option<NodeId> {
+        let slot = &mut self.slots[peer as usize];
+        slot.uses -= 1;
+        if slot.uses > 0 {
+            return None;
+        }
+        let node = slot.node;
+        self.by_node.remove(&node);
+        self.free.push(peer);
+        Some(node)
+    }
+
+    pub(super) fn find(&self, node: &NodeId) -> Option<PeerId> {
+        self.by_node.get(node).copied()
+    }
+
+    pub(super) fn node(&self, peer: PeerId) -> NodeId {
+        self.slots[peer as usize].node
+    }
+
+    /// Sets what is known; what was known before.
+    pub(super) fn set_presence(&mut self, peer: PeerId, presence: Presence) -> Presence {
+        std::mem::replace(&mut self.slots[peer as usize].presence, presence)
+    }
+
+    pub(super) fn set_datacenter(&mut self, peer: PeerId, datacenter: u64) -> bool {
+        let slot = &mut self.slots[peer as usize].datacenter;
+        slot.replace(datacenter) != Some(datacenter)
+    }
+
+    pub(super) fn is_reachable(&self, peer: PeerId) -> bool {
+        let slot = &self.slots[peer as usize];
+        slot.node == self.own || slot.presence == Presence::Reachable
+    }
+
+    /// The state of a shard that it holds.
+    pub(super) fn shard(&self, peer: PeerId) -> Shard {
+        let slot = &self.slots[peer as usize];
+        match slot.presence {
+            _ if slot.node == self.own => Shard::Reachable,
+            Presence::Reachable => Shard::Reachable,
+            Presence::Unreachable { since } => Shard::Unreachable { since },
+        }
+    }
+
+    /// Whether the loss of any one datacenter leaves k of these. Nodes of which it is not known
+    /// where they are count as each in one of their own.
+    pub(super) fn survive_datacenter(
+        &self,
+        holders: impl Iterator<Item = PeerId>,
+        k: usize,
+    ) -> bool {
+        let mut all = 0_usize;
+        let mut known: Vec<u64> = Vec::new();
+        for peer in holders {
+            all += 1;
+            known.extend(self.slots[peer as usize].datacenter);
+        }
+        known.sort_unstable();
+        let most = known.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
+        // Where not even k are left the datacenters are the least of it.
+        all < k || all - most >= k
+    }
+}
