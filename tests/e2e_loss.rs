@@ -68,7 +68,7 @@ fn seventh(devnet: &Devnet, segments: &[Segment], gone: &[String]) -> (Segment, 
 #[test]
 fn six_holders_gone_do_not_matter_and_a_seventh_is_said() {
     let _turn = turn();
-    let devnet = Devnet::start(&Options::new(20));
+    let devnet = Devnet::start(&Options::without_repair(20));
     let (publisher, published, segments) = publish(&devnet, 60);
     let mut gone = harmed(&devnet, &segments);
     for node_id in &gone {
@@ -89,7 +89,7 @@ fn six_holders_gone_do_not_matter_and_a_seventh_is_said() {
 #[test]
 fn six_silent_holders_do_not_matter() {
     let _turn = turn();
-    let devnet = Devnet::start(&Options::new(20));
+    let devnet = Devnet::start(&Options::without_repair(20));
     let (publisher, published, segments) = publish(&devnet, 61);
     let silent = harmed(&devnet, &segments);
     let stopped = devnet.stop(&silent);
@@ -102,7 +102,7 @@ fn six_silent_holders_do_not_matter() {
 #[test]
 fn six_holders_with_damaged_disks_do_not_matter() {
     let _turn = turn();
-    let mut devnet = Devnet::start(&Options::new(20));
+    let mut devnet = Devnet::start(&Options::without_repair(20));
     let (publisher, published, segments) = publish(&devnet, 62);
     let bad = harmed(&devnet, &segments);
     let changed: u64 = bad.iter().map(|id| volumes::damage(&devnet.node(id).data)).sum();
@@ -123,7 +123,7 @@ const CRASHING: usize = 3;
 #[test]
 fn holders_that_crash_during_a_publish_keep_what_they_signed() {
     let _turn = turn();
-    let mut devnet = Devnet::start(&Options::new(20));
+    let mut devnet = Devnet::start(&Options::without_repair(20));
     let publisher = devnet.client();
     let file = publisher.path("work");
     files::random(&file, 63, 4 * WORK_BYTES);

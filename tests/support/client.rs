@@ -56,6 +56,21 @@ pub struct Segment {
     pub holders: Vec<(u64, String)>,
     /// (index, NodeID) of those that answered.
     pub alive: Vec<(u64, String)>,
+    /// Bytes of each shard.
+    pub shard_bytes: u64,
+    /// The placement records that were found.
+    pub placements: Vec<Placement>,
+}
+
+/// A placement record as `status` lists it.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Who placed the segment first.
+    pub owner: String,
+    /// 1 when placed, one more with each change.
+    pub version: u64,
+    /// Hash of its body.
+    pub hash: String,
 }
 
 /// How long a command may take, unless a scenario says otherwise.
@@ -205,6 +220,17 @@ impl Segment {
             n: k + m,
             holders: pick(false),
             alive: pick(true),
+            shard_bytes: value["shard_bytes"].as_u64().expect("shard_bytes"),
+            placements: value["placements"]
+                .as_array()
+                .expect("placements")
+                .iter()
+                .map(|placement| Placement {
+                    owner: placement["owner"].as_str().expect("owner").to_owned(),
+                    version: placement["version"].as_u64().expect("version"),
+                    hash: placement["hash"].as_str().expect("hash").to_owned(),
+                })
+                .collect(),
         }
     }
 

@@ -409,6 +409,52 @@ impl Devnet {
         sums
     }
 
+    /// The `repair` figures in each living node's `status`.
+    ///
+    /// # Panics
+    /// When a node does not answer.
+    #[must_use]
+    pub fn repairs(&self) -> Vec<Repairs> {
+        let start = |node: &&Node| {
+            let mut command = cli::command(["status", "--json", "--data"]);
+            command.arg(&node.data);
+            (node.node_id.clone(), cli::Running::start(command, None))
+        };
+        let running: Vec<_> = self.living().iter().map(start).collect();
+        let read = |(node_id, run): (String, cli::Running)| {
+            let status = run.finish(Duration::from_secs(60)).result("status");
+            let number = |name: &str| {
+                let value = &status["repair"][name];
+                value.as_u64().unwrap_or_else(|| panic!("no repair.{name} in {status}"))
+            };
+            Repairs {
+                node_id,
+                repaired_shards: number("repaired_shards"),
+                read_bytes: number("read_bytes"),
+                written_bytes: number("written_bytes"),
+                healed_shards: number("healed_shards"),
+                damaged_shards: number("damaged_shards"),
+                handed_over_shards: number("handed_over_shards"),
+                handed_over_bytes: number("handed_over_bytes"),
+            }
+        };
+        running.into_iter().map(read).collect()
+    }
+
+    /// The nodes of the datacenter that has most: the second octet of their addresses names it.
+    #[must_use]
+    pub fn largest_datacenter(&self) -> Vec<String> {
+        let mut nodes: std::collections::BTreeMap<&str, Vec<String>> = Default::default();
+        let entry = self.entry();
+        for node in &self.nodes {
+            let name = node.addr.split('.').nth(1).expect("an IPv4 address");
+            nodes.entry(name).or_default().push(node.node_id.clone());
+        }
+        // That of the first entry node stays, or newcomers would have to know another.
+        nodes.retain(|_, there| !there.iter().any(|id| id == entry));
+        nodes.into_values().max_by_key(Vec::len).expect("nodes")
+    }
+
     /// Ends the devnet and returns the processes that outlived it.
     #[must_use]
     pub fn end(mut self) -> Vec<String> {
@@ -497,6 +543,27 @@ fn start_one(mut command: Command, name: &str, data: &Path) -> (Child, u32, Valu
             return (guard, pid, ready.clone());
         }
     }
+}
+
+/// What one node did to keep shards whole. Bytes.
+#[derive(Debug, Clone)]
+pub struct Repairs {
+    /// Which node.
+    pub node_id: String,
+    /// Shards made again.
+    pub repaired_shards: u64,
+    /// Bytes read for these.
+    pub read_bytes: u64,
+    /// Bytes of these that were stored.
+    pub written_bytes: u64,
+    /// Own shards made again in place.
+    pub healed_shards: u64,
+    /// Own shards found damaged.
+    pub damaged_shards: u64,
+    /// Shards handed over by copy.
+    pub handed_over_shards: u64,
+    /// Their bytes.
+    pub handed_over_bytes: u64,
 }
 
 fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {

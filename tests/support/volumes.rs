@@ -58,6 +58,33 @@ pub fn damage(data: &Path) -> u64 {
     changed
 }
 
+/// Changes one byte in the middle of a shard's bytes in the longest volume under a data directory;
+/// returns where.
+///
+/// # Panics
+/// When there is nothing to damage, or it cannot be written.
+#[must_use]
+pub fn damage_one(data: &Path) -> u64 {
+    let volumes = list(data);
+    let (path, len) = volumes.iter().max_by_key(|(_, len)| **len).expect("a volume");
+    let file = File::options().read(true).write(true).open(path).expect("a volume");
+    let mut block = [0; RANDOM_BYTES];
+    // Random content has no zeroes to speak of; headers, leases and what was never written do.
+    let is_content = |block: &[u8]| block.iter().filter(|byte| **byte == 0).count() < 64;
+    for at in (FIRST_RECORD_AT..len - RANDOM_BYTES as u64).step_by(RANDOM_BYTES) {
+        file.read_exact_at(&mut block, at).expect("readable");
+        if is_content(&block) {
+            let at = at + RANDOM_BYTES as u64 / 2;
+            file.write_all_at(&[block[RANDOM_BYTES / 2] ^ 0x01], at).expect("writable");
+            return at;
+        }
+    }
+    panic!("no shard's bytes in {}", path.display())
+}
+
+/// Bytes that are all a shard's when hardly any of them is zero.
+const RANDOM_BYTES: usize = 4096;
+
 /// Where the first record of a volume stands: a damaged header would close the
 /// whole volume, and no wrong byte would be served at all.
 const FIRST_RECORD_AT: u64 = 8192;

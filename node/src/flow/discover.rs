@@ -119,7 +119,7 @@ async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
     let mut grace = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut closing_ms = 0;
     loop {
-        let is_contested = search.is_contested();
+        let is_contested = search.wants_most();
         let are_silent = || waiting.iter().all(|node| core.client.is_silent(node));
         if search.is_complete() && !is_contested && are_silent() {
             return;
@@ -146,22 +146,33 @@ async fn ask(core: &Core, kind: RecordKind, asked: Asked, search: &mut Search) {
     }
 }
 
+/// How long a search that has found something waits for what others have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// Not longer than everybody who answers needs, unless records contradict each other.
+    #[default]
+    Short,
+    /// As if they did: what was found before was of no use.
+    Long,
+}
+
 /// What a search has found so far.
 #[derive(Debug, Default)]
 struct Search {
+    patience: Patience,
     wanted: BTreeSet<Id>,
     found: BTreeSet<Id>,
     records: Votes,
 }
 
 impl Search {
-    fn new(ids: impl IntoIterator<Item = Id>) -> Self {
-        Self { wanted: ids.into_iter().collect(), ..Self::default() }
+    fn new(ids: impl IntoIterator<Item = Id>, patience: Patience) -> Self {
+        Self { wanted: ids.into_iter().collect(), patience, ..Self::default() }
     }
 
     /// Keeps what verifies and was asked for. Many nodes keep the same bytes: each is verified once.
     fn take(&mut self, core: &Core, kind: RecordKind, records: Vec<Vec<u8>>) {
-        let Self { wanted, found, records: votes } = self;
+        let Self { wanted, found, records: votes, .. } = self;
         votes.take(records, |bytes| {
             let id = record_id(core, kind, bytes).filter(|id| wanted.contains(id));
             id.map(|id| found.insert(id)).is_some()
@@ -172,9 +183,10 @@ impl Search {
         self.found.len() == self.wanted.len()
     }
 
-    /// Whether there are several records for an id.
-    fn is_contested(&self) -> bool {
-        self.records.distinct() > self.found.len()
+    /// Whether most of those asked have to be heard: where there are several records for an id,
+    /// or what was found before was of no use.
+    fn wants_most(&self) -> bool {
+        self.patience == Patience::Long || self.records.distinct() > self.found.len()
     }
 
     fn missing(&self) -> Vec<Id> {
@@ -184,8 +196,13 @@ impl Search {
 
 /// Searches for the records of some ids, those that most nodes gave first: among the known nodes, then, for
 /// what these do not have, where the router leads.
-async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> Vec<Vec<u8>> {
-    let mut search = Search::new(ids);
+async fn search(
+    core: &Core,
+    kind: RecordKind,
+    ids: Vec<Id>,
+    patience: Patience,
+) -> Vec<Vec<u8>> {
+    let mut search = Search::new(ids, patience);
     let own = search.missing();
     search.take(
         core,
@@ -223,7 +240,7 @@ async fn search(core: &Core, kind: RecordKind, ids: Vec<Id>) -> Vec<Vec<u8>> {
 /// Every valid announcement of a content that can be found, newest of each
 /// publisher.
 pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Announcement>> {
-    let found = search(core, RecordKind::Announcement, vec![*content.as_bytes()]).await;
+    let found = search(core, RecordKind::Announcement, vec![*content.as_bytes()], Patience::Short).await;
     let now = clock::now();
     let mut newest: BTreeMap<NodeId, Signed<Announcement>> = BTreeMap::new();
     for bytes in found {
@@ -247,10 +264,11 @@ pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Annou
 pub async fn placements(
     core: &Core,
     segments: &[SegmentId],
+    patience: Patience,
 ) -> BTreeMap<SegmentId, Vec<PlacementRecord>> {
     let ids = segments.iter().map(|segment| segment.0).collect();
     let mut found: BTreeMap<SegmentId, Vec<PlacementRecord>> = BTreeMap::new();
-    for bytes in search(core, RecordKind::Placement, ids).await {
+    for bytes in search(core, RecordKind::Placement, ids, patience).await {
         if let Ok(record) = PlacementRecord::decode(&bytes, &core.network) {
             found.entry(record.body.segment_id()).or_default().push(record);
         }

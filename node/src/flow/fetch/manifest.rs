@@ -20,8 +20,13 @@ use echonet_protocol::{
     segment::SegmentId,
 };
 
-use super::segment::{Account, Located, PartWanted, SegmentBytes, SegmentError, fetch_part};
-use crate::{core::Core, flow::discover};
+use super::segment::{
+    Account, Check, Located, PartWanted, SegmentBytes, SegmentError, fetch_part,
+};
+use crate::{
+    core::Core,
+    flow::discover::{self, Patience},
+};
 
 /// Why a manifest is not believed, or not had.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +86,21 @@ impl Locator {
         known.get(&segment).cloned().ok_or(SegmentError::NotPlaced { segment })
     }
 
+    /// Looks for a segment's holders again, patiently: repair moves shards, and somebody's records
+    /// may have hidden those that count. None where nothing else is found.
+    pub async fn locate_again(&self, core: &Core, known: &Located) -> Option<Arc<Located>> {
+        let segment = known.segment;
+        let mut found = discover::placements(core, &[segment], Patience::Long).await;
+        let located = Located::from_records(segment, &found.remove(&segment)?)?;
+        if located.holders == known.holders {
+            return None;
+        }
+        let located = Arc::new(self.restricted(core, located));
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(segment, Arc::clone(&located));
+        Some(located)
+    }
+
     /// Finds the holders of several segments with as few questions as possible.
     pub async fn prefetch(&self, core: &Core, segments: &[SegmentId]) {
         let unknown: Vec<SegmentId> = {
@@ -89,7 +109,7 @@ impl Locator {
         };
         let mut warmed = BTreeSet::new();
         for batch in unknown.chunks(params::BATCH_ITEMS_MAX) {
-            let found = discover::placements(core, batch).await;
+            let found = discover::placements(core, batch, Patience::Short).await;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (segment, records) in found {
                 if let Some(located) = Located::from_records(segment, &records) {
@@ -144,6 +164,36 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Part of a segment. Where it is not had from the holders known so far, others are looked
+    /// for, once.
+    ///
+    /// # Errors
+    /// [`SegmentError`].
+    pub(super) async fn part(
+        &self,
+        located: &Located,
+        range: &Range<usize>,
+        check: Check<'_>,
+        account: &mut Account,
+    ) -> Result<SegmentBytes, SegmentError> {
+        let wanted = |located| PartWanted {
+            located,
+            range: range.clone(),
+            check,
+            config: self.config,
+            seed: u64::from_le_bytes(crate::clock::random()),
+        };
+        match fetch_part(self.core, wanted(located), account).await {
+            Err(e @ SegmentError::Failed { .. }) => {
+                match self.locator.locate_again(self.core, located).await {
+                    Some(located) => fetch_part(self.core, wanted(&located), account).await,
+                    None => Err(e),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// The bytes at a location.
     async fn bytes(
         &self,
@@ -161,14 +211,7 @@ impl Reader<'_> {
             part.get(range.start, range.len())
                 .is_some_and(|bytes| blake3::hash(&bytes).as_bytes() == &hash.0)
         };
-        let wanted = PartWanted {
-            located: &located,
-            range: range.clone(),
-            check: &is_page,
-            config: self.config,
-            seed: u64::from_le_bytes(crate::clock::random()),
-        };
-        let part = fetch_part(self.core, wanted, account).await?;
+        let part = self.part(&located, &range, &is_page, account).await?;
         let bytes = part.get(range.start, range.len());
         Ok(bytes.ok_or_else(|| ManifestError::Bad("a page that is not there".into()))?.into_owned())
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use super::{
     FetchError,
     manifest::{ChunkRun, LoadedPage, Manifest, ManifestError, Reader, runs},
-    segment::{Account, PartWanted, SegmentBytes, fetch_part},
+    segment::{Account, SegmentBytes},
 };
 
 /// Runs fetched ahead: bounds memory at about so many segments and their parity.
@@ -162,14 +162,7 @@ async fn fetch_chunks(
         // Whole shards were checked against the descriptor; parts of shards are by their chunks.
         !is_one_shard || extents.iter().all(|extent| unpack(part, extent, true).is_ok())
     };
-    let wanted = PartWanted {
-        located: &located,
-        range: run.stored.clone(),
-        check: &is_content,
-        config: reader.config,
-        seed: u64::from_le_bytes(crate::clock::random()),
-    };
-    let part = fetch_part(reader.core, wanted, account).await?;
+    let part = reader.part(&located, &run.stored, &is_content, account).await?;
     let (extents, segment) = (run.extents, part.clone());
     let unpacked = tokio::task::spawn_blocking(move || {
         extents.iter().map(|extent| plain_of(&part, extent)).collect::<Result<Vec<_>, _>>()

@@ -1,0 +1,114 @@
+//! Faults of machines and networks that are no loss: partitions, lost packets,
+//! pauses. Nothing is lost by them and nothing is repaired that was not lost.
+
+use std::time::{Duration, Instant};
+
+use echonet_tests::support::{
+    KIB, MIB,
+    client::{Client, Segment},
+    devnet::{Devnet, Options},
+    figure, files, netns,
+    netns::Dropping,
+    turn, wait_until,
+};
+
+/// How long a network has to be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+/// The grace of development networks.
+const GRACE: Duration = Duration::from_secs(10);
+
+struct Work {
+    id: String,
+    client: Client,
+}
+
+fn publish(devnet: &Devnet, sizes: &[u64]) -> Vec<Work> {
+    let one = |(number, size): (usize, &u64)| {
+        let client = devnet.client();
+        let file = client.path("work");
+        files::random(&file, 300 + number as u64, *size);
+        Work { id: client.publish(&file).content_id, client }
+    };
+    sizes.iter().enumerate().map(one).collect()
+}
+
+fn segments(devnet: &Devnet, works: &[Work]) -> Vec<Segment> {
+    let client = devnet.client();
+    works.iter().flat_map(|work| client.segments(&work.id)).collect()
+}
+
+fn wait_whole(devnet: &Devnet, works: &[Work], what: &str) {
+    let took = wait_until(&format!("all whole after {what}"), WHOLE_WITHIN, || {
+        segments(devnet, works).iter().all(|segment| segment.alive.len() == segment.n)
+    });
+    figure("chaos", format_args!("whole {took:.1?} after {what}"));
+}
+
+fn fetch_all(devnet: &Devnet, works: &[Work]) {
+    for work in works {
+        let _ = devnet.newcomer_gets(&work.id, &work.client.path("work"));
+    }
+}
+
+/// Waits out a time; the condition is the time itself.
+fn pass(time: Duration) {
+    let end = Instant::now() + time;
+    wait_until("time to pass", 2 * time + GRACE, || Instant::now() >= end);
+}
+
+fn repaired(devnet: &Devnet) -> u64 {
+    devnet.repairs().iter().map(|r| r.repaired_shards).sum()
+}
+
+#[test]
+fn an_even_partition_repairs_nothing_and_loses_nothing() {
+    if !netns::entered("an_even_partition_repairs_nothing_and_loses_nothing") {
+        return;
+    }
+    let _turn = turn();
+    let devnet = Devnet::start(&Options::new(20));
+    let works = publish(&devnet, &[100, 300 * KIB, 9 * MIB]);
+    wait_whole(&devnet, &works, "publishing");
+    // Ten nodes on either side: whichever side has ten of a segment's holders has nobody left to
+    // hold another shard, and the other side has not the signatures.
+    let before: Vec<Segment> = segments(&devnet, &works).into_iter().filter(|s| s.k > 1).collect();
+    let partition = Dropping::partition(&["127.1.0.0/16", "127.2.0.0/16", "127.3.5.0/24"]);
+    pass(3 * GRACE);
+    drop(partition);
+    wait_whole(&devnet, &works, "a partition");
+    let after = segments(&devnet, &works);
+    for old in &before {
+        let new = after.iter().find(|s| s.segment_id == old.segment_id).expect("the segment");
+        figure("chaos", format_args!("versions {:?}", new.placements));
+        for placement in &new.placements {
+            let of_version =
+                new.placements.iter().filter(|p| p.version == placement.version).count();
+            assert_eq!(of_version, 1, "a fork: {new:?}");
+        }
+    }
+    assert_eq!(repaired(&devnet), 0, "an even partition caused repairs");
+    fetch_all(&devnet, &works);
+}
+
+#[test]
+fn lost_packets_and_pauses_cause_no_repair() {
+    if !netns::entered("lost_packets_and_pauses_cause_no_repair") {
+        return;
+    }
+    let _turn = turn();
+    let devnet = Devnet::start(&Options::new(20));
+    let works = publish(&devnet, &[200, 5 * MIB]);
+    wait_whole(&devnet, &works, "publishing");
+    let loss = Dropping::loss(20);
+    pass(2 * GRACE);
+    // A pause shorter than the grace.
+    let paused: Vec<String> = devnet.nodes[4..7].iter().map(|n| n.node_id.clone()).collect();
+    let stopped = devnet.stop(&paused);
+    pass(GRACE / 2);
+    drop(stopped);
+    pass(GRACE);
+    drop(loss);
+    wait_whole(&devnet, &works, "20 % loss and pauses");
+    assert_eq!(repaired(&devnet), 0, "nothing was lost, so nothing is repaired");
+    fetch_all(&devnet, &works);
+}
