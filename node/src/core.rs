@@ -17,7 +17,7 @@ use crate::{
     config::NodeConfig,
     members::{Member, Members},
     net::{
-        address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting,
+        address::AddressRules, bandwidth::Bandwidth, endpoint::NodeEndpoint, kad::KadRouting,
         records::store::RecordStore, routing::ContentRouting as _,
     },
     origin::Origin,
@@ -63,6 +63,8 @@ pub struct Core {
     pub catalog: Catalog,
     /// Full copies of the owner's works.
     pub origin: Origin,
+    /// Bytes per second that others may cost: everything bulky that is done for them asks here.
+    pub bandwidth: Bandwidth,
     /// Bulk bytes that may be in memory on behalf of others.
     pub bulk: Bulk,
     /// What it said about itself last.
@@ -126,6 +128,7 @@ impl Core {
             joined: self.joined,
             issues_grants: self.config.issuer_secret.is_some(),
             accepts: self.config.roles.has(Roles::STORAGE),
+            quiet: self.config.caps.quiet_hours,
         };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let still_holds = |old: &&Signed<NodeDescriptor>| {

@@ -20,6 +20,7 @@ pub mod net;
 pub mod node;
 pub mod origin;
 pub mod owner;
+pub mod quiet;
 pub mod serve;
 pub mod service;
 pub mod settings;

@@ -25,11 +25,15 @@ use serde_bytes::ByteBuf;
 use super::{
     ServeResult,
     bulk::BulkUse,
+    reads::PATIENCE,
     refuse, reply, say,
     trees::{self, Hashed},
     unread,
 };
-use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStream};
+use crate::{
+    core::Core,
+    net::{bandwidth::Way, gate::PeerInfo, node_protocol::stream::NodeStream},
+};
 
 /// Bytes read from the stream at once.
 const STEP_BYTES: usize = 256 * 1024;
@@ -207,6 +211,8 @@ pub(super) async fn store(
             Pool::Granted { .. } => BulkUse::Granted,
             Pool::Free { .. } => BulkUse::Free,
         };
+        let passed = core.bandwidth.pass(Way::Down, peer.prefix, length, PATIENCE).await;
+        passed.map_err(|e| refuse(RefusalCode::Busy, e))?;
         let _permit = core.bulk.reserve(purpose, peer.prefix, length).await?;
         say(stream, &Response::Ready).await?;
         let put = PutRequest {

@@ -95,7 +95,7 @@ impl Handler {
                 reads::content(&self.core, peer, content, slice, stream).await
             }
             Request::CheckLive { content, segments, mib } => {
-                live::check(&self.core, content, segments, mib, stream).await
+                live::check(&self.core, peer, content, segments, mib, stream).await
             }
             other => {
                 let response = self.answer(peer, other).await?;

@@ -12,6 +12,7 @@ use echonet_protocol::{
     network::{Genesis, NetworkId, Timing, WitnessParams},
     node_descriptor::{Labels, NodeDescriptor, Roles},
     placement_record::{Placement, PlacementRecord, PlacementSignature},
+    quiet::QuietHours,
     segment::{Scheme, SegmentDescriptor},
     time::{Epoch, UnixSeconds},
 };
@@ -264,8 +265,16 @@ pub(crate) fn node_descriptor() -> Signed<NodeDescriptor> {
         joined: Epoch(3),
         issues_grants: false,
         accepts: true,
+        quiet: quiet_hours(),
     };
     Signed::new(&node, body)
+}
+
+/// Mondays from 8:00 to 10:00, and the last hour of the week.
+pub(crate) fn quiet_hours() -> QuietHours {
+    let mut quiet = QuietHours::NONE;
+    [8, 9, 167].into_iter().for_each(|hour| quiet.add(hour));
+    quiet
 }
 
 /// Any node's key.

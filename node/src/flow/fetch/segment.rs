@@ -31,6 +31,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::proof;
 use crate::{
     client::{CallError, SliceWanted},
+    clock,
     core::Core,
     flow::driver::{Attempts, Stopwatch},
     members::Reach,
@@ -299,8 +300,11 @@ pub async fn fetch_rows(
 /// record that most nodes gave come first, whatever the others' latency: anybody can make records
 /// that name holders who answer fast, or whose NodeIDs sort first, and have nothing.
 fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
+    let now = clock::now();
     let holder = |(place, node): (usize, &NodeId)| {
-        let latency_ms = match core.members.get(node) {
+        let member = core.members.get(node);
+        let is_quiet = member.as_ref().is_some_and(|m| m.descriptor.body.quiet.is_quiet(now));
+        let latency_ms = match member {
             // From its own vault.
             _ if *node == core.node_id() => 0,
             Some(m) if m.reach == Reach::Unreachable => DOWN_LATENCY_MS,
@@ -311,7 +315,7 @@ fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
         };
         let behind_ms = u32::try_from(place).unwrap_or(u32::MAX).saturating_mul(PLACE_MS);
         let latency_ms = latency_ms.saturating_add(behind_ms);
-        Holder { node: *node, latency_ms, is_silent: core.client.is_silent(node) }
+        Holder { node: *node, latency_ms, is_silent: is_quiet || core.client.is_silent(node) }
     };
     let by_index = located.holders.iter();
     by_index

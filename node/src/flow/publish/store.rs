@@ -38,6 +38,8 @@ use crate::{
 
 /// Slowest upload of a shard that is waited for, bytes per millisecond.
 const SLOWEST_BYTES_PER_MS: u64 = 16;
+/// What the round trip to a node in its quiet hours counts as: others are chosen first.
+const QUIET_LATENCY_MS: u32 = 60_000;
 /// The version of the placement that a publish makes.
 pub(super) const FIRST_PLACEMENT: u64 = 1;
 
@@ -168,6 +170,7 @@ fn candidate(core: &Core, member: Member) -> Candidate {
     let observed_prefix = member.prefix();
     let body = member.descriptor.body;
     let is_down = member.reach == Reach::Unreachable;
+    let is_quiet = body.quiet.is_quiet(clock::now());
     Candidate {
         node: body.node,
         site: Site { labels: body.labels, observed_prefix },
@@ -179,7 +182,8 @@ fn candidate(core: &Core, member: Member) -> Candidate {
         standing: Standing::Full,
         load_permille: 0,
         reliability_permille: u16::try_from(member.reliability_permille).unwrap_or(1000),
-        latency_ms: member.latency_ms,
+        latency_ms: if is_quiet { QUIET_LATENCY_MS } else { member.latency_ms },
+        quiet: body.quiet,
     }
 }
 
