@@ -76,6 +76,13 @@ async fn in_vault<T: Send + 'static>(
 fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
     if let Some(epoch) = epoch {
         let report = vault.collect(epoch)?;
+        if report.renewal.renewed > 0 {
+            tracing::info!("epoch {epoch}: {} leases were renewed", report.renewal.renewed);
+        }
+        if report.renewal.unpaid > 0 {
+            let unpaid = report.renewal.unpaid;
+            tracing::warn!("epoch {epoch}: {unpaid} leases end: their grants pay for no more here");
+        }
         if report.dropped > 0 {
             tracing::info!(
                 "epoch {epoch}: {} shards without a lease were collected",
