@@ -86,6 +86,13 @@ fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<u64, MaintainError> 
     if let Some(epoch) = epoch {
         let report = vault.collect(epoch)?;
         dropped = report.dropped + report.placements_dropped;
+        if report.renewal.renewed > 0 {
+            tracing::info!("epoch {epoch}: {} leases were renewed", report.renewal.renewed);
+        }
+        if report.renewal.unpaid > 0 {
+            let unpaid = report.renewal.unpaid;
+            tracing::warn!("epoch {epoch}: {unpaid} leases end: their grants pay for no more here");
+        }
         if report.dropped > 0 {
             tracing::info!(
                 "epoch {epoch}: {} shards without a lease were collected",

@@ -18,7 +18,8 @@ use echonet_protocol::{
     time::Epoch,
 };
 use echonet_vault::{
-    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, StoredLease, Vault, WriteError,
+    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, Standing, StoredLease, Vault,
+    WriteError,
 };
 use serde_bytes::ByteBuf;
 
@@ -75,11 +76,9 @@ fn admit(
     let invalid = |reason: &dyn std::fmt::Display| refuse(RefusalCode::Invalid, reason);
     lease.verify(&core.network).map_err(|e| invalid(&e))?;
     let (body, epoch) = (&lease.body, core.epoch());
-    if body.until <= epoch {
-        return Err(refuse(
-            RefusalCode::NoLease,
-            format!("the lease ended in epoch {}", body.until.0),
-        ));
+    let ends = body.ends_at_latest(grant.as_ref());
+    if ends <= epoch {
+        return Err(refuse(RefusalCode::NoLease, format!("the lease ended in epoch {}", ends.0)));
     }
     if body.from.0 > epoch.0 + EPOCHS_AHEAD_MAX {
         return Err(invalid(&format!(
@@ -99,13 +98,21 @@ fn admit(
         }
         (Some(_), _) => return Err(not_granted("the lease names a grant that was not sent along")),
     };
+    // Who takes a standing lease up late owes the term that it is in, not those before.
+    let (from, until) = body.term_at(epoch, ends);
+    let granted = grant.as_ref().filter(|_| body.standing);
+    let standing = granted.map(|grant| Standing {
+        term_epochs: body.term(),
+        grant_byte_epochs: grant.body.byte_epochs,
+    });
     let meta = LeaseMeta {
         id: lease.hash().0,
         owner: body.owner.0,
         pool,
-        from_epoch: body.from.0,
-        until_epoch: body.until.0,
+        from_epoch: from.0,
+        until_epoch: until.0,
         sealed: false,
+        standing,
     };
     Ok(Admitted { lease, grant, meta })
 }

@@ -163,6 +163,7 @@ mod tests {
             from_epoch: 0,
             until_epoch: 9,
             sealed: true,
+            standing: None,
         };
         let reservation = vault.reserve(key, shard.len() as u64, &lease, u128::MAX).unwrap();
         let (shard, meta) = (shard.to_vec().into(), b"descriptor".to_vec().into());

@@ -111,6 +111,7 @@ impl<'a> ByHand<'a> {
             until: Epoch(epoch.0 + 100),
             grant: self.grant.as_ref().map(Signed::hash),
             nonce: Nonce(clock::random()),
+            standing: false,
         };
         Signed::new(&self.owner, body)
     }

@@ -124,7 +124,15 @@ pub(crate) fn lease(grant: Option<RecordHash>) -> Signed<Lease> {
         until: Epoch(268),
         grant,
         nonce: Nonce([9; 16]),
+        standing: false,
     };
+    Signed::new(&owner(), body)
+}
+
+/// The same under the grant, renewed by its holders.
+pub(crate) fn standing_lease() -> Signed<Lease> {
+    let mut body = lease(Some(grant().hash())).body;
+    body.standing = true;
     Signed::new(&owner(), body)
 }
 

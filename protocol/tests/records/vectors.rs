@@ -12,6 +12,7 @@ use echonet_protocol::{
     network::{BootstrapAddr, NetworkId},
     node_descriptor::NodeDescriptor,
     placement_record::PlacementRecord,
+    quiet::QuietHours,
     segment::Scheme,
     time::UnixSeconds,
 };
@@ -86,6 +87,7 @@ fn signed_cases() -> Vec<Value> {
         signed_case("grant", &issuer(), &sample::grant()),
         signed_case("lease under a grant", &owner(), &lease),
         signed_case("lease on free pools", &owner(), &sample::lease(None)),
+        signed_case("standing lease", &owner(), &sample::standing_lease()),
         signed_case("lease end", &owner(), &sample::lease_end()),
         signed_case("receipt", &holder(4), &sample::receipt(4)),
         placement_case("placement, version 1", &sample::placement(), &[owner()]),
@@ -291,7 +293,7 @@ fn marks_case(k: u8, m: u8, length: usize) -> Value {
 #[test]
 fn identifiers_and_numbers() {
     let about = "Record keys i = 0, 1, 2; text forms; epochs; marks of schemes; capacity classes of \
-                 quotas in bytes. Text that begins with 0x is a byte string in hex.";
+                 quotas in bytes; hours of the week of unix seconds. Text that begins with 0x is a byte string in hex.";
     let created = sample::genesis().created.0;
     let mut cases = vec![
         keys_case(RecordKind::Announcement, *ContentId::of(b"hello").as_bytes()),
@@ -306,6 +308,8 @@ fn identifiers_and_numbers() {
     let schemes =
         [(10, 6, 33_554_432), (10, 6, 11), (1, 6, 11), (10, 14, 1), (63, 1, 64), (1, 63, 9)];
     cases.extend(schemes.map(|(k, m, length)| marks_case(k, m, length)));
+    let hour = |now: u64| json!({ "kind": "hour of the week", "input": now, "output": QuietHours::hour_of(UnixSeconds(now)) });
+    cases.extend([0, 1_767_571_199, 1_767_571_200, 1_767_571_200 + 25 * 3_600, u64::MAX].map(hour));
     let quotas = [0, (1 << 30) - 1, 1 << 30, (2 << 30) - 1, 2 << 30, 10 << 30, 1 << 45, u64::MAX];
     let class = |quota| json!({ "kind": "capacity class", "input": quota, "output": NodeDescriptor::class_of(quota) });
     cases.extend(quotas.map(class));

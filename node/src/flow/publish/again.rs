@@ -61,7 +61,8 @@ pub(super) async fn lease_again(
 
 /// The lease it has, if that lasts long enough, else a new one.
 fn claim_for(core: &Core, terms: &Terms, segment: SegmentId, row: &SegmentRow) -> LeaseClaim {
-    if row.lease.body.until >= terms.until {
+    // Its holders renew it as long.
+    if row.lease.body.ends_at_latest(row.grant.as_ref()) >= terms.kept_until() {
         return LeaseClaim { lease: row.lease.clone(), grant: row.grant.clone() };
     }
     LeaseClaim { lease: terms.lease(core, segment), grant: terms.grant.clone() }

@@ -54,8 +54,16 @@ pub(super) struct Terms {
     pub(super) grant: Option<Signed<Grant>>,
     /// First epoch of new leases.
     pub(super) from: Epoch,
-    /// First epoch after new leases.
+    /// First epoch after new leases, of the first of their terms.
     pub(super) until: Epoch,
+}
+
+impl Terms {
+    /// The epoch to which what is leased under these terms is kept.
+    #[must_use]
+    pub(super) fn kept_until(&self) -> Epoch {
+        self.grant.as_ref().map_or(self.until, |grant| grant.body.until)
+    }
 }
 
 /// A segment that is ready to be sent.
@@ -154,6 +162,8 @@ impl Terms {
             until: self.until,
             grant: self.grant.as_ref().map(Signed::hash),
             nonce: Nonce(clock::random()),
+            // On the free pools nothing lasts longer than its term.
+            standing: self.grant.is_some(),
         };
         Signed::new(&core.identity, body)
     }
@@ -203,6 +213,7 @@ pub(super) async fn store(
     let planned: BTreeMap<NodeId, u8> =
         resumed.iter().flat_map(|r| &r.planned).map(|(index, node)| (*node, *index)).collect();
     let lease = match &resumed {
+        // Until all is sealed nobody renews it.
         Some(recipe) if recipe.lease.body.until > core.epoch() => recipe.lease.clone(),
         _ => terms.lease(core, coded.segment),
     };
