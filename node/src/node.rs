@@ -29,8 +29,8 @@ use crate::{
     clock,
     config::NodeConfig,
     core::Core,
-    keep,
     flow::{fetch, join, maintain, publish, status, unpublish},
+    keep,
     members::Members,
     net::{
         address::AddressRules,

@@ -8,7 +8,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use echonet_protocol::{announcement::RecordKind, identity::NodeId, placement_record::PlacementRecord};
+use echonet_protocol::{
+    announcement::RecordKind, identity::NodeId, placement_record::PlacementRecord,
+};
 use futures::{StreamExt as _, stream};
 
 use crate::{core::Core, flow::discover, serve};

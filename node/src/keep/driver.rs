@@ -1,10 +1,6 @@
 //! The driver of the keeper: events in, effects out.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use echonet_archive::keeper::{
     Keeper, KeeperConfig, KeeperInput, KeeperOutput, Key as PlacementName, Outcome, Presence, Task,
@@ -137,7 +133,6 @@ impl Driver {
     async fn event(&mut self, event: Event) {
         match event {
             Event::Held(record) => self.held(&record),
-            Event::Replaced(key) => self.tell(KeeperInput::Dropped(key)),
             Event::Damaged(key) => self.damaged(key).await,
             Event::Collected => self.reconcile().await,
             Event::Read(segment) => self.tell(KeeperInput::Read(segment)),
@@ -170,7 +165,8 @@ impl Driver {
         let own = self.core.node_id();
         let read = tokio::task::spawn_blocking(move || {
             let found = vault.placements(&key.segment).ok()?;
-            let records = found.iter().filter_map(|p| PlacementRecord::decode(&p.record, &network).ok());
+            let records =
+                found.iter().filter_map(|p| PlacementRecord::decode(&p.record, &network).ok());
             records.into_iter().find(|r| r.body.index_of(&own) == Some(key.index))
         });
         read.await.ok().flatten()
@@ -224,7 +220,10 @@ impl Driver {
                 }
                 Err(reason) => {
                     let segment = SegmentId(key.segment);
-                    tracing::error!("shard {} of segment {segment} stays damaged: {reason}", key.index);
+                    tracing::error!(
+                        "shard {} of segment {segment} stays damaged: {reason}",
+                        key.index
+                    );
                     self.own_word(key, false);
                 }
             },

@@ -37,10 +37,8 @@ const EVENTS_MAX: usize = 1024;
 /// What others tell the driver.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A record that names this node became durable in its vault.
+    /// A record that names this node, or follows one that did, became durable in its vault.
     Held(Box<PlacementRecord>),
-    /// A record that does not name this node any more followed one that did.
-    Replaced(PlacementName),
     /// The scrubber set a shard aside.
     Damaged(Key),
     /// Shards were collected: what is not in the vault any more is forgotten.
