@@ -17,7 +17,8 @@ use crate::{
     bytes::RecordHash,
     codec,
     identity::{
-        self, Identity, NodeId, Record, RecordError, Signature, Signed, ensure, record, record_hash,
+        self, Identity, NodeId, Record, RecordError, Signature, Signed, ensure, record,
+        record_hash, verify_digest,
     },
     lease::{Grant, Lease, Receipt},
     network::NetworkId,
@@ -104,22 +105,56 @@ pub fn receipts_hash(receipts: &[Signed<Receipt>]) -> RecordHash {
     RecordHash(*hasher.finalize().as_bytes())
 }
 
+/// What a holder signs under a version that follows another: the version's body,
+/// and in which ballot its holders agreed on it, so that signatures given in
+/// different ballots are never counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Commit {
+    v: u8,
+    network: NetworkId,
+    /// Record hash of the body.
+    placement: RecordHash,
+    /// None for a weak version, which nobody agreed on.
+    ballot: Option<u64>,
+    /// Who signs.
+    holder: NodeId,
+}
+
+record!(Commit, "placement commit", params::RECORD_BYTES_MAX, signer: holder, check: |_| Ok(()));
+
+impl Commit {
+    fn digest(body: &Placement, ballot: Option<u64>, holder: NodeId) -> RecordHash {
+        let placement = record_hash(body);
+        record_hash(&Self { v: body.v, network: body.network, placement, ballot, holder })
+    }
+}
+
 /// One signature under a placement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlacementSignature {
     /// Whose.
     pub signer: NodeId,
-    /// Over the body's record hash.
+    /// Over the body's record hash for version 1, else over that of a `placement
+    /// commit`.
     pub sig: Signature,
 }
 
 impl PlacementSignature {
-    /// A node's signature under a body: the holder's once its own agreement
-    /// machine gives it, nobody else's.
+    /// A holder's signature under a version that follows another. Only its own
+    /// `agreement::Voter` may say when; `ballot` is none for a weak version.
     #[must_use]
-    pub fn new(identity: &Identity, body: &Placement) -> Self {
-        Self { signer: identity.node_id(), sig: identity::sign_body(identity, body) }
+    pub fn new(identity: &Identity, body: &Placement, ballot: Option<u64>) -> Self {
+        let signer = identity.node_id();
+        let sig = identity::sign_hash(identity, &Commit::digest(body, ballot, signer));
+        Self { signer, sig }
+    }
+
+    /// Whether this is its signer's under such a version.
+    #[must_use]
+    pub fn verify(&self, body: &Placement, ballot: Option<u64>) -> bool {
+        verify_digest(&self.signer, &Commit::digest(body, ballot, self.signer), &self.sig)
     }
 }
 
@@ -137,6 +172,9 @@ pub struct PlacementRecord {
     pub grant: Option<Signed<Grant>>,
     /// The receipts of the body's holders, in their order.
     pub receipts: Vec<Signed<Receipt>>,
+    /// In which ballot the holders of the version before agreed; none for version 1
+    /// and for a weak version.
+    pub ballot: Option<u64>,
     /// Who signed the body, by ascending NodeID: the owner for version 1, else
     /// holders of the last step.
     pub signatures: Vec<PlacementSignature>,
@@ -180,7 +218,7 @@ impl PlacementRecord {
         let signed = Signed::new(identity, body);
         let signatures = vec![PlacementSignature { signer: identity.node_id(), sig: signed.sig }];
         let (body, lineage) = (signed.body, Vec::new());
-        Self { body, descriptor, lease, grant, receipts, signatures, lineage }
+        Self { body, descriptor, lease, grant, receipts, ballot: None, signatures, lineage }
     }
 
     /// What the next version says when these receipts, by ascending index, take
@@ -198,7 +236,7 @@ impl PlacementRecord {
 
     /// The record of a next version: lineage extended by this one and then cut to
     /// the fewest steps. `body` is [`Self::next_body`] of `receipts`, `signatures`
-    /// those of this version's holders, in any order.
+    /// those of this version's holders in one ballot, in any order.
     ///
     /// # Errors
     /// What keeps it from being valid: too few signatures, a bad receipt, no room
@@ -207,6 +245,7 @@ impl PlacementRecord {
         &self,
         body: Placement,
         receipts: Vec<Signed<Receipt>>,
+        ballot: Option<u64>,
         mut signatures: Vec<PlacementSignature>,
     ) -> Result<Self, RecordError> {
         signatures.sort_by_key(|s| s.signer);
@@ -214,7 +253,7 @@ impl PlacementRecord {
         signatures.retain(|s| self.body.index_of(&s.signer).is_some());
         let mut lineage = self.lineage.clone();
         lineage.push(Step::of(self));
-        let mut next = Self { body, receipts, signatures, lineage, ..self.clone() };
+        let mut next = Self { body, receipts, ballot, signatures, lineage, ..self.clone() };
         next.compact();
         next.verify(&next.body.network)?;
         Ok(next)

@@ -102,9 +102,10 @@ fn usurped(
     record.body = real.next_body(&receipts);
     record.body.version = version;
     record.receipts = receipts;
+    record.ballot = Some(0);
     let mut signers: Vec<Identity> = (0..16).map(|i| stranger(&format!("usurper {i}"))).collect();
     signers.sort_by_key(Identity::node_id);
-    let sign = |signer: &Identity| PlacementSignature::new(signer, &record.body);
+    let sign = |signer: &Identity| PlacementSignature::new(signer, &record.body, Some(0));
     record.signatures = signers.iter().map(sign).collect();
     record
 }

@@ -30,6 +30,8 @@ pub struct Step {
     pub holders: Vec<(u8, NodeId)>,
     /// What its receipts hashed to.
     pub receipts: RecordHash,
+    /// In which ballot it was agreed on; none for version 1 and weak ones.
+    pub ballot: Option<u64>,
     /// Signatures by the owner (version 1) or by holders of the step before, by
     /// ascending NodeID.
     pub signatures: Vec<PlacementSignature>,
@@ -45,6 +47,7 @@ impl Step {
             previous: body.previous,
             holders: body.holders,
             receipts: body.receipts,
+            ballot: record.ballot,
             signatures: record.signatures.clone(),
         }
     }
@@ -63,6 +66,11 @@ impl Step {
 
     fn holds(&self, node: &NodeId) -> bool {
         self.holders.iter().any(|(_, holder)| holder == node)
+    }
+
+    /// Whether it follows another without its holders' agreement.
+    const fn is_weak(&self) -> bool {
+        self.ballot.is_none() && self.version > 1
     }
 
     fn count(&self, signatures: &[PlacementSignature]) -> usize {
@@ -110,13 +118,12 @@ impl PlacementRecord {
         }
     }
 
-    /// Version and signatures of the first step that fewer than a quorum signed.
+    /// Version and signatures of the first weak step.
     fn first_weak(&self) -> Option<(u64, usize)> {
-        let quorum = self.descriptor.scheme.change_quorum();
-        let later = self.lineage.iter().skip(1).map(|s| (s.version, s.signatures.len()));
-        let last = (self.body.version, self.signatures.len());
-        let last = (!self.lineage.is_empty()).then_some(last);
-        later.chain(last).find(|(_, signatures)| *signatures < quorum)
+        let weak = self.lineage.iter().find(|s| s.is_weak());
+        let weak = weak.map(|s| (s.version, s.signatures.len()));
+        let is_last_weak = self.ballot.is_none() && self.body.version > 1;
+        weak.or_else(|| is_last_weak.then_some((self.body.version, self.signatures.len())))
     }
 
     /// The newest version on the way that is final: version 1, or one that was
@@ -182,15 +189,16 @@ impl PlacementRecord {
     /// Checks that every step was signed by enough holders of the one before it.
     pub(super) fn verify_lineage(&self) -> Result<(), RecordError> {
         self.check_steps().map_err(invalid)?;
-        let steps = self.lineage.iter().map(|s| (s.body(&self.body), &s.signatures));
-        let last = (self.body.clone(), &self.signatures);
-        for (body, signatures) in steps.chain([last]) {
-            let digest = record_hash(&body);
-            for PlacementSignature { signer, sig } in signatures {
-                if !verify_digest(signer, &digest, sig) {
-                    let (kind, signer) = (Placement::KIND, *signer);
-                    return Err(RecordError::Signature { kind, signer });
-                }
+        let steps = self.lineage.iter().map(|s| (s.body(&self.body), s.ballot, &s.signatures));
+        let last = (self.body.clone(), self.ballot, &self.signatures);
+        for (body, ballot, signatures) in steps.chain([last]) {
+            let is_good = |s: &&PlacementSignature| match body.version {
+                1 => verify_digest(&s.signer, &record_hash(&body), &s.sig),
+                _ => s.verify(&body, ballot),
+            };
+            if let Some(bad) = signatures.iter().find(|s| !is_good(s)) {
+                let (kind, signer) = (Placement::KIND, bad.signer);
+                return Err(RecordError::Signature { kind, signer });
             }
         }
         Ok(())
@@ -229,7 +237,9 @@ impl PlacementRecord {
         })?;
         let signatures = &step.signatures;
         let by_owner = signatures.len() == 1 && signatures[0].signer == self.body.owner;
-        ensure(by_owner, || "version 1 is signed by its owner alone".into())
+        ensure(by_owner && step.ballot.is_none(), || {
+            "version 1 is signed by its owner alone".into()
+        })
     }
 
     fn check_step(&self, before: &Step, step: &Step) -> Result<(), String> {
@@ -245,12 +255,15 @@ impl PlacementRecord {
             format!("version {version}: signed by others than the holders before")
         })?;
         let scheme = self.descriptor.scheme;
-        let quorum = scheme.change_quorum();
         // A weak step stands right behind the version it follows: its place among
         // forks must not depend on which steps are told.
-        let weak = scheme.weak_quorum().filter(|_| is_next).unwrap_or(quorum);
-        ensure(signed >= weak, || {
-            format!("version {version}: {signed} of {quorum} needed holders signed")
+        let weak = scheme.weak_quorum().filter(|_| step.is_weak() && is_next);
+        ensure(!step.is_weak() || weak.is_some(), || {
+            format!("version {version}: nobody agreed on it")
+        })?;
+        let needed = weak.unwrap_or(scheme.change_quorum());
+        ensure(signed >= needed, || {
+            format!("version {version}: {signed} of {needed} needed holders signed")
         })
     }
 
@@ -278,7 +291,8 @@ impl PlacementRecord {
         // there, for whatever its neighbour in the list is, that is where it stood.
         let mut ways: Vec<(usize, usize)> = vec![(0, 0)];
         for (at, step) in steps.iter().enumerate().skip(1) {
-            let leads = |from: &usize| steps[*from].count(&step.signatures) >= quorum;
+            let leads =
+                |from: &usize| !step.is_weak() && steps[*from].count(&step.signatures) >= quorum;
             let best = (0..at - 1).filter(leads).chain([at - 1]);
             let best = best.map(|from| (ways[from].0 + 1, from)).min();
             ways.extend(best);
@@ -298,7 +312,7 @@ impl PlacementRecord {
             return;
         }
         let quorum = self.descriptor.scheme.change_quorum();
-        for step in &mut self.lineage {
+        for step in self.lineage.iter_mut().filter(|s| !s.is_weak()) {
             step.signatures.truncate(quorum);
         }
     }

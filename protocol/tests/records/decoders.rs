@@ -14,7 +14,7 @@ use echonet_protocol::{
     message,
     network::{BootstrapAddr, Genesis},
     node_descriptor::NodeDescriptor,
-    placement_record::{PlacementRecord, Strength},
+    placement_record::PlacementRecord,
     segment::SegmentDescriptor,
 };
 use proptest::prelude::*;
@@ -63,11 +63,7 @@ fn manifest(sample: ManifestRoot) -> Decoder {
 pub(crate) fn all() -> Vec<Decoder> {
     let network = sample::network();
     let lease = sample::lease(Some(sample::grant().hash()));
-    // A signature less than a quorum has makes a weaker record, which is no damage.
-    let read = move |bytes: &[u8]| {
-        let record = PlacementRecord::decode(bytes, &network).ok()?;
-        (record.strength() == Strength::Quorum).then_some(record)
-    };
+    let read = move |bytes: &[u8]| PlacementRecord::decode(bytes, &network).ok();
     let placement = |sample: Vec<u8>| Decoder {
         kind: "placement record",
         is_sealed: true,

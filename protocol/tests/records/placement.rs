@@ -3,7 +3,7 @@
 
 use echonet_protocol::{
     bytes::{Nonce, RecordHash, ShardHash},
-    identity::{Identity, RecordError, Signed, record_hash},
+    identity::{Identity, RecordError, Signed, record_hash, sign_body},
     lease::{Grant, Lease, Receipt},
     params,
     placement_record::{
@@ -15,8 +15,8 @@ use echonet_protocol::{
 };
 
 use crate::sample::{
-    self, first_placement, holder, identity, network, owner, placement, receipt, receipt_by,
-    second_receipts, signatures,
+    self, first_placement, holder, identity, network, owner, owners_signature, placement, receipt,
+    receipt_by, second_receipts, signatures,
 };
 
 fn why(record: &PlacementRecord) -> String {
@@ -38,7 +38,7 @@ fn refused(change: impl FnOnce(&mut FirstPlacement)) -> String {
 fn refused_body(change: impl FnOnce(&mut Placement)) -> String {
     let mut record = placement();
     change(&mut record.body);
-    record.signatures = signatures(&record.body, &[owner()]);
+    record.signatures = vec![owners_signature(&record.body)];
     why(&record)
 }
 
@@ -200,13 +200,24 @@ fn versions_and_previous_ones_belong_together() {
 fn version_one_is_its_owners_alone() {
     for signers in [vec![], vec![holder(0)], vec![owner(), holder(0)]] {
         let mut record = placement();
-        record.signatures = signatures(&record.body, &signers);
+        let sign = |signer: &Identity| PlacementSignature {
+            signer: signer.node_id(),
+            sig: sign_body(signer, &record.body),
+        };
+        record.signatures = signers.iter().map(sign).collect();
         record.signatures.sort_by_key(|s| s.signer);
         assert!(record.verify(&network()).is_err(), "{} signers", signers.len());
     }
     let mut record = placement();
     record.body.owner = holder(0).node_id();
     assert!(record.verify(&network()).is_err());
+    // Signed as later versions are.
+    let mut record = placement();
+    record.signatures = signatures(&record.body, None, &[owner()]);
+    assert!(record.verify(&network()).is_err());
+    let mut record = placement();
+    record.ballot = Some(0);
+    assert!(why(&record).contains("its owner alone"));
 }
 
 #[test]
@@ -224,7 +235,7 @@ fn signatures_are_ordered_distinct_and_of_holders() {
     // The owner, a stranger, the new holder, and whoever would hold shard 3.
     for stranger in [owner(), identity(9), identity(150), holder(3)] {
         let mut more = good.clone();
-        more.signatures.extend(signatures(&good.body, &[stranger]));
+        more.signatures.extend(signatures(&good.body, good.ballot, &[stranger]));
         more.signatures.sort_by_key(|s| s.signer);
         assert!(why(&more).contains("by others than the holders before"));
     }
@@ -237,8 +248,10 @@ fn signatures_are_ordered_distinct_and_of_holders() {
 fn by(signers: &[Identity]) -> Result<PlacementRecord, RecordError> {
     let (first, receipts) = (placement(), second_receipts());
     let body = first.next_body(&receipts);
-    let signatures = signatures(&body, signers);
-    first.succeeded(body, receipts, signatures)
+    // Agreed on where a quorum signs, else weak.
+    let ballot = (signers.len() > 2).then_some(64);
+    let signatures = signatures(&body, ballot, signers);
+    first.succeeded(body, receipts, ballot, signatures)
 }
 
 #[test]
@@ -248,12 +261,37 @@ fn a_quorum_makes_it_final_and_fewer_weak() {
     assert_eq!(by(&[0, 1, 2, 4].map(holder)).unwrap().strength(), Strength::Quorum);
     let weak = by(&[0, 4].map(holder)).unwrap();
     assert_eq!((weak.strength(), weak.final_version()), (Strength::Weak(2), 1));
-    assert!(by(&[holder(0)]).unwrap_err().to_string().contains("1 of 3 needed"));
+    assert!(by(&[holder(0)]).unwrap_err().to_string().contains("1 of 2 needed"));
     // Strangers are left out, and who signs twice counts once.
     let crowd = [holder(0), holder(0), owner(), identity(9), identity(150), holder(3)];
     assert!(by(&crowd).unwrap_err().to_string().contains("1 of 3 needed"));
     let good = by(&[holder(4), holder(0), holder(2), owner()]).unwrap();
     assert_eq!(good.signatures.len(), 3);
+    // Nor does one become the other: what was signed says which it was.
+    let mut as_weak = good.clone();
+    as_weak.ballot = None;
+    assert!(matches!(as_weak.verify(&network()), Err(RecordError::Signature { .. })));
+    let mut as_agreed = weak;
+    as_agreed.ballot = Some(64);
+    assert!(why(&as_agreed).contains("2 of 3 needed"));
+    let mut other_ballot = good.clone();
+    other_ballot.ballot = Some(128);
+    assert!(matches!(other_ballot.verify(&network()), Err(RecordError::Signature { .. })));
+    let mut fewer = good;
+    fewer.signatures.pop();
+    assert!(why(&fewer).contains("2 of 3 needed"));
+}
+
+#[test]
+fn signatures_of_two_ballots_do_not_add_up() {
+    let (first, receipts) = (placement(), second_receipts());
+    let body = first.next_body(&receipts);
+    let mut mixed = signatures(&body, Some(64), &[0, 1].map(holder));
+    mixed.extend(signatures(&body, Some(128), &[holder(2)]));
+    for ballot in [Some(64), Some(128), None] {
+        let made = first.succeeded(body.clone(), receipts.clone(), ballot, mixed.clone());
+        assert!(matches!(made, Err(RecordError::Signature { .. })), "{ballot:?}");
+    }
 }
 
 /// A segment of k+m shards: who holds what is decided by number.
@@ -309,8 +347,10 @@ impl World {
         receipts[usize::from(index)] = self.receipt(index, &identity(to), before.body.version + 1);
         let body = before.next_body(&receipts);
         let signers: Vec<Identity> = signers.into_iter().map(identity).collect();
-        let signatures = signatures(&body, &signers);
-        before.succeeded(body, receipts, signatures)
+        let quorum = self.descriptor.scheme.change_quorum();
+        let ballot = (signers.len() >= quorum).then_some(1);
+        let signatures = signatures(&body, ballot, &signers);
+        before.succeeded(body, receipts, ballot, signatures)
     }
 }
 
@@ -383,7 +423,7 @@ fn steps_belong_to_the_record_and_to_each_other() {
     let mut other = good.clone();
     other.lineage[0].holders.pop();
     let first = other.lineage[0].body(&other.body);
-    other.lineage[0].signatures = signatures(&first, &[owner()]);
+    other.lineage[0].signatures = vec![owners_signature(&first)];
     assert!(why(&other).contains("follows another"));
 }
 
@@ -411,7 +451,7 @@ fn a_weak_step_stands_behind_the_version_it_follows() {
     assert_eq!(weak.lineage.iter().map(|s| s.version).collect::<Vec<_>>(), [1, 2]);
     let mut skipped = weak.clone();
     skipped.lineage.pop();
-    assert!(why(&skipped).contains("2 of 4 needed"));
+    assert!(why(&skipped).contains("nobody agreed on it"));
     // A quorum of the last final version signs a later one: the weak step is not needed.
     let healed = world.next(&weak, (2, 102), 3..=7).unwrap();
     assert_eq!((healed.strength(), healed.final_version()), (Strength::Quorum, 4));
@@ -478,8 +518,8 @@ fn when_there_is_no_room_for_another_step_nothing_follows() {
         }
         let signers: Vec<Identity> = signer(&record).into_iter().map(identity).collect();
         let body = record.next_body(&receipts);
-        let signatures = signatures(&body, &signers);
-        match record.succeeded(body, receipts, signatures) {
+        let signatures = signatures(&body, Some(1), &signers);
+        match record.succeeded(body, receipts, Some(1), signatures) {
             Ok(next) => record = next,
             Err(error) => break error.to_string(),
         }
@@ -499,6 +539,6 @@ fn what_is_hashed_is_every_receipt_in_order() {
     assert_ne!(receipts_hash(&receipts), receipts_hash(&swapped));
     assert_ne!(receipts_hash(&receipts), receipts_hash(&receipts[1..]));
     let body = placement().body;
-    assert_eq!(PlacementSignature::new(&owner(), &body), placement().signatures[0]);
+    assert_eq!(owners_signature(&body), placement().signatures[0]);
     assert_eq!(record_hash(&body), placement().hash());
 }

@@ -7,7 +7,7 @@ use echonet_protocol::{
     bytes::{ManifestHash, Nonce, RecordHash, ShardHash},
     content_id::ContentId,
     data::erasure::{ErasureCode, data_shard},
-    identity::{Identity, NodeId, Signed},
+    identity::{Identity, NodeId, Signed, sign_body},
     lease::{Grant, Lease, LeaseEnd, Receipt},
     network::{Genesis, NetworkId, Timing, WitnessParams},
     node_descriptor::{Labels, NodeDescriptor, Roles},
@@ -202,16 +202,25 @@ pub(crate) fn second_receipts() -> Vec<Signed<Receipt>> {
 }
 
 /// Signatures under a body, in no order.
-pub(crate) fn signatures(body: &Placement, signers: &[Identity]) -> Vec<PlacementSignature> {
-    signers.iter().map(|identity| PlacementSignature::new(identity, body)).collect()
+pub(crate) fn signatures(
+    body: &Placement,
+    ballot: Option<u64>,
+    signers: &[Identity],
+) -> Vec<PlacementSignature> {
+    signers.iter().map(|identity| PlacementSignature::new(identity, body, ballot)).collect()
+}
+
+/// The owner's under a version 1.
+pub(crate) fn owners_signature(body: &Placement) -> PlacementSignature {
+    PlacementSignature { signer: owner().node_id(), sig: sign_body(&owner(), body) }
 }
 
 /// Version 2, by the three holders of version 1 that are left.
 pub(crate) fn placement_second() -> PlacementRecord {
     let (first, receipts) = (placement(), second_receipts());
     let body = first.next_body(&receipts);
-    let signatures = signatures(&body, &[0, 2, 4].map(holder));
-    first.succeeded(body, receipts, signatures).unwrap()
+    let signatures = signatures(&body, Some(64), &[0, 2, 4].map(holder));
+    first.succeeded(body, receipts, Some(64), signatures).unwrap()
 }
 
 /// Version 3, after shard 3 was made again: too few who signed were there in
@@ -221,8 +230,8 @@ pub(crate) fn placement_third() -> PlacementRecord {
     let mut receipts = second.receipts.clone();
     receipts.insert(3, receipt_by(&identity(151), 3, 3));
     let body = second.next_body(&receipts);
-    let signatures = signatures(&body, &[holder(0), identity(150), holder(4)]);
-    second.succeeded(body, receipts, signatures).unwrap()
+    let signatures = signatures(&body, Some(1), &[holder(0), identity(150), holder(4)]);
+    second.succeeded(body, receipts, Some(1), signatures).unwrap()
 }
 
 pub(crate) fn location() -> Location {

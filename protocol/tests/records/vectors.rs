@@ -118,7 +118,8 @@ fn signed_records() {
                  input.body as DAG-CBOR is output.body; the map {body, sig} is output.encoded. For a \
                  placement record that is the map {body, signatures} with {signer, sig} each and \
                  everything of input.beside. secrets are the signers' 32 secret bytes of RFC 8032, \
-                 in the order of the signatures.";
+                 in the order of the signatures. Where input.beside.ballot is a number, what is \
+                 signed is a `placement commit` (SPEC.md, section 9).";
     let cases = file("records-signed.json", about, signed_cases());
     for case in cases {
         let (name, kind) = (&case["name"], case["kind"].as_str().unwrap());
@@ -127,9 +128,14 @@ fn signed_records() {
         assert_eq!(output["body"], hex(&body), "{name}");
         let digest = digest(kind, &input["body"]);
         assert_eq!(output["record_hash"], hex(&digest), "{name}");
+        let ballot = &input["beside"]["ballot"];
         let sign = |secret: &Value| {
             let key = ed25519_dalek::SigningKey::from_bytes(&unhex(secret).try_into().unwrap());
             let signer = hex(key.verifying_key().as_bytes());
+            let digest = match ballot {
+                Value::Null => digest,
+                _ => commit_digest(&input["body"], ballot, &json!(signer)),
+            };
             json!({ "signer": signer, "sig": hex(&key.sign(&digest).to_bytes()) })
         };
         let signatures: Vec<Value> =
@@ -155,6 +161,18 @@ fn digest(kind: &str, body: &Value) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("EchoNet 2026 signed record v1");
     hasher.update(kind.as_bytes()).update(&[0]).update(&plain::encode(body));
     *hasher.finalize().as_bytes()
+}
+
+/// What a holder signs under a later version.
+fn commit_digest(placement: &Value, ballot: &Value, holder: &Value) -> [u8; 32] {
+    let body = json!({
+        "v": 1,
+        "network": placement["network"],
+        "placement": hex(&digest("placement record", placement)),
+        "ballot": ballot,
+        "holder": holder,
+    });
+    digest("placement commit", &body)
 }
 
 /// What is beside a placement's body is what the body says.
@@ -183,7 +201,11 @@ fn check_placement(input: &Value, output: &Value) {
             let key = ed25519_dalek::VerifyingKey::from_bytes(&key).unwrap();
             let sig = unhex(&signature["sig"]).try_into().unwrap();
             let sig = ed25519_dalek::Signature::from_bytes(&sig);
-            key.verify_strict(&unhex(&previous), &sig).unwrap();
+            let signed = match step["version"].as_u64() {
+                Some(1) => digest("placement record", &earlier),
+                _ => commit_digest(&earlier, &step["ballot"], &signature["signer"]),
+            };
+            key.verify_strict(&signed, &sig).unwrap();
         }
     }
     assert_eq!(body["previous"], previous);
