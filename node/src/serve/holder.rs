@@ -321,12 +321,11 @@ fn seal_one(
     record: &PlacementRecord,
     bytes: Vec<u8>,
 ) -> Result<bool, Refusal> {
-    // A later version is made by holders, not handed in by a stranger with one signature.
-    if record.body.version > 1 {
-        let reason = "only version 1 of a placement is sealed; later ones are signed by holders";
-        return Err(refuse(RefusalCode::Invalid, reason));
+    // Fewer than a quorum do not speak for a holder that they did not hear.
+    if !record.binds(&own) {
+        return Ok(false);
     }
-    let Some(receipt) = record.body.receipts.iter().find(|r| r.body.holder == own) else {
+    let Some(receipt) = record.receipts.iter().find(|r| r.body.holder == own) else {
         return Ok(false);
     };
     let key = Key { segment: receipt.body.segment.0, index: receipt.body.index };
@@ -337,7 +336,7 @@ fn seal_one(
         }
         Err(e) => return Err(write_refusal(e)),
     }
-    match vault.put_placement(key.segment, record.body.version, Bytes::from(bytes)) {
+    match vault.put_placement(key.segment, record.sequence(), Bytes::from(bytes)) {
         Ok(_) | Err(WriteError::StalePlacement { .. }) => Ok(true),
         Err(e) => Err(write_refusal(e)),
     }

@@ -57,12 +57,12 @@ impl Located {
     /// From a segment's placement records; none without any.
     #[must_use]
     pub fn from_records(segment: SegmentId, records: &[PlacementRecord]) -> Option<Self> {
-        let descriptor = records.first()?.body.descriptor.clone();
+        let descriptor = records.first()?.descriptor.clone();
         let mut holders: BTreeMap<u8, Vec<NodeId>> = BTreeMap::new();
-        for receipt in records.iter().flat_map(|r| &r.body.receipts) {
-            let at = holders.entry(receipt.body.index).or_default();
-            if !at.contains(&receipt.body.holder) {
-                at.push(receipt.body.holder);
+        for (index, holder) in records.iter().flat_map(PlacementRecord::holders_to_ask) {
+            let at = holders.entry(index).or_default();
+            if !at.contains(&holder) {
+                at.push(holder);
             }
         }
         Some(Self { segment, descriptor, holders })
