@@ -150,23 +150,22 @@ impl Membership {
         let Some(member) = self.members.get(&body.about) else { return };
         let known = member.view.incarnation;
         // Whoever heard it since any failed probe can have begun knows better.
-        if body.incarnation < known
+        if (body.incarnation < known && body.incarnation > 0)
             || member.view.life == Life::Left
             || member.is_fresh(now, &self.pace)
             || !member.wants(body, &self.pace)
         {
             return;
         }
-        let is_known = body.incarnation == known;
-        if !is_known && (is_asked || member.waits) {
-            return;
-        }
-        if !self.is_vouched(now, claim) {
+        // Of a word that is not known on one side a claim says too little to be kept: it might be
+        // made up, or old. It is a hint all the same.
+        let is_kept = body.incarnation == known;
+        let is_hint = member.view.life == Life::Alive && !is_asked && !member.waits;
+        if !(is_kept || is_hint) || !self.is_vouched(now, claim) {
             return;
         }
         let Some(member) = self.members.get_mut(&claim.body.about) else { return };
-        // About a later word than is known here nothing is kept: it might be made up.
-        if is_known {
+        if is_kept {
             member.keep(claim.clone());
             self.news.add(claim.clone());
         }

@@ -13,6 +13,7 @@ use super::{
     messages::{Answer, Ask},
     news::News,
     pace::Pace,
+    probing::Probe,
     types::{Evidence, MembershipInput, MembershipOutput, MembershipStart, Sizes, View},
 };
 use crate::{
@@ -23,23 +24,12 @@ use crate::{
     time::UnixSeconds,
 };
 
-/// Probes that stay free for those whose turn it is.
-const TURNS: usize = 4;
 /// Members that are told when this node leaves.
 const GOODBYES: usize = 8;
 
-/// A member that is being asked.
-#[derive(Debug)]
-pub(super) struct Probe {
-    started: Millis,
-    /// When others are asked to try; none: they were.
-    helpers_at: Option<Millis>,
-    ends: Millis,
-}
-
 /// What a question was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     /// To learn whether whom it went to is there.
     Probe,
     /// To learn it of another.
@@ -61,7 +51,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Membership {
     pub(super) me: NodeId,
-    identity: Identity,
+    pub(super) identity: Identity,
     pub(super) network: NetworkId,
     pub(super) pace: Pace,
     clock: (Millis, UnixSeconds),
@@ -70,7 +60,7 @@ pub struct Membership {
     /// When a doubt about this node was last answered.
     pub(super) refuted: Option<Millis>,
     /// When anybody was last heard.
-    heard: Option<Millis>,
+    pub(super) heard: Option<Millis>,
     pub(super) members: Members,
     pub(super) news: News,
     pub(super) probes: BTreeMap<NodeId, Probe>,
@@ -79,9 +69,9 @@ pub struct Membership {
     asks: BTreeMap<u64, Pending>,
     next_ask: u64,
     /// Members to ask again: by own failed probes, by hints.
-    suspects: VecDeque<NodeId>,
-    hinted: VecDeque<NodeId>,
-    rechecks_left: u32,
+    pub(super) suspects: VecDeque<NodeId>,
+    pub(super) hinted: VecDeque<NodeId>,
+    pub(super) rechecks_left: u32,
     next_round: Millis,
     rounds: u64,
     last_input: Millis,
@@ -204,7 +194,7 @@ impl Membership {
     // --- what goes into a message ---
 
     /// The own word, what is said about the reader, and news as far as it fits.
-    fn claims_for(&mut self, now: Millis, to: NodeId) -> Vec<Signed<Claim>> {
+    pub(super) fn claims_for(&mut self, now: Millis, to: NodeId) -> Vec<Signed<Claim>> {
         let mut claims = vec![self.fresh_word(now)];
         let Some(member) = self.members.get_mut(&to) else { return claims };
         claims.extend(member.said.iter().cloned());
@@ -239,7 +229,7 @@ impl Membership {
         claims
     }
 
-    fn ask(&mut self, now: Millis, to: NodeId, purpose: Purpose, ask: Ask) {
+    pub(super) fn ask(&mut self, now: Millis, to: NodeId, purpose: Purpose, ask: Ask) {
         self.next_ask += 1;
         if self.asks.len() >= self.pace.asks_max {
             self.asks.pop_first();
@@ -249,102 +239,13 @@ impl Membership {
         self.outputs.push_back(MembershipOutput::Ask { to, id: self.next_ask, ask });
     }
 
-    fn ping(&mut self, now: Millis, to: NodeId, purpose: Purpose) {
+    pub(super) fn ping(&mut self, now: Millis, to: NodeId, purpose: Purpose) {
         let claims = self.claims_for(now, to);
         self.ask(now, to, purpose, Ask::Ping { claims });
     }
 
     fn reply(&mut self, to: NodeId, id: u64, answer: Answer) {
         self.outputs.push_back(MembershipOutput::Reply { to, id, answer });
-    }
-
-    // --- probes ---
-
-    fn probe(&mut self, now: Millis, node: NodeId) {
-        let Some(member) = self.members.get(&node) else { return };
-        let is_failing = member.failing.is_some() && member.view.life == Life::Suspect;
-        let Pace { direct_ms, probe_ms, probe_fails_ms, .. } = self.pace;
-        let (helpers_at, ends) = if is_failing {
-            (None, now.after(probe_ms))
-        } else {
-            (Some(now.after(direct_ms)), now.after(probe_fails_ms))
-        };
-        self.probes.insert(node, Probe { started: now, helpers_at, ends });
-        self.ping(now, node, Purpose::Probe);
-        if is_failing {
-            self.ask_helpers(now, node);
-        }
-    }
-
-    fn ask_helpers(&mut self, now: Millis, node: NodeId) {
-        for helper in self.members.some_alive(self.pace.helpers, &node) {
-            let claims = self.claims_for(now, helper);
-            self.ask(now, helper, Purpose::Help(node), Ask::PingFor { node, claims });
-        }
-    }
-
-    /// Puts a member on the list of those to be asked soon.
-    pub(super) fn ask_again(&mut self, node: NodeId, by_own_probe: bool) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        if member.waits || self.probes.contains_key(&node) {
-            return;
-        }
-        member.waits = true;
-        let list = if by_own_probe { &mut self.suspects } else { &mut self.hinted };
-        list.push_back(node);
-    }
-
-    /// Asks those who wait, as many as a round allows: own suspicions and hints by turns.
-    fn recheck(&mut self, now: Millis) {
-        while self.rechecks_left > 0 && self.probes.len() + TURNS < self.pace.probes_max {
-            let next = if self.rechecks_left.is_multiple_of(2) {
-                self.suspects.pop_front().or_else(|| self.hinted.pop_front())
-            } else {
-                self.hinted.pop_front().or_else(|| self.suspects.pop_front())
-            };
-            let Some(node) = next else { return };
-            let Some(member) = self.members.get_mut(&node) else { continue };
-            member.waits = false;
-            let is_settled = member.is_fresh(now, &self.pace) && member.failing.is_none();
-            let has_left = member.view.life == Life::Left;
-            if is_settled || has_left || self.probes.contains_key(&node) {
-                continue;
-            }
-            self.rechecks_left -= 1;
-            self.probe(now, node);
-        }
-    }
-
-    fn probe_failed(&mut self, now: Millis, node: NodeId) {
-        let Some(probe) = self.probes.remove(&node) else { return };
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let is_enough = member.fails(now, &self.pace);
-        let was_down = member.view.life == Life::Down;
-        let life = if is_enough || was_down { Life::Down } else { Life::Suspect };
-        if member.set_life(now, life, Evidence::Own) {
-            self.tell_change(node);
-            self.outputs.push_back(MembershipOutput::Hint(node));
-        }
-        // Who hears nobody at all is cut off and accuses nobody.
-        if !was_down && self.heard.is_some_and(|at| at >= probe.started) {
-            self.accuse(now, node, life);
-        }
-        if life == Life::Suspect {
-            self.ask_again(node, true);
-        }
-    }
-
-    fn accuse(&mut self, now: Millis, about: NodeId, life: Life) {
-        let at = self.unix(now);
-        let Some(member) = self.members.get_mut(&about) else { return };
-        let (v, network, claimant) = (params::FORMAT_VERSION, self.network, self.me);
-        let incarnation = member.view.incarnation;
-        let claim = Claim { v, network, claimant, about, incarnation, life, disk: None, at };
-        if member.wants(&claim, &self.pace) {
-            let claim = Signed::new(&self.identity, claim);
-            member.keep(claim.clone());
-            self.news.add(claim);
-        }
     }
 
     // --- proofs of life ---
@@ -411,11 +312,11 @@ impl Membership {
         self.hear(now, to, answer.claims(), wanted);
         self.contact(now, to);
         match (pending.purpose, answer) {
-            (Purpose::Help(node), Answer::Tried { reached: true, .. }) => {
-                // Anybody can say so; only the node itself can say something new.
-                if self.probes.contains_key(&node) && stamp(self, node) > before {
-                    self.alive(now, node, Evidence::Word);
-                }
+            // Anybody can say so; only the node itself can say something new.
+            (Purpose::Help(node), Answer::Tried { reached: true, .. })
+                if self.probes.contains_key(&node) && stamp(self, node) > before =>
+            {
+                self.alive(now, node, Evidence::Word);
             }
             (Purpose::Errand(asker, id), _) => self.run_errand(now, (asker, id), Some(to)),
             _ => {}

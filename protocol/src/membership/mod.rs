@@ -16,6 +16,7 @@ mod news;
 mod pace;
 mod prober;
 mod prober_types;
+mod probing;
 mod types;
 mod watched;
 

@@ -253,7 +253,7 @@ impl Prober {
     // --- probing ---
 
     fn token_ms(&self) -> u64 {
-        (1000 / self.pace.watch_rate.max(1)).max(1)
+        1000_u64.div_ceil(self.pace.watch_rate.max(1))
     }
 
     fn refill(&mut self, now: Millis) {
@@ -317,11 +317,12 @@ impl Machine for Prober {
             ProberInput::Tick => {}
         }
         self.give_up(now);
-        let is_isolated = self.is_isolated(now);
-        if was_isolated && !is_isolated {
-            // Others may have come back unseen, as this node did.
+        if was_isolated && !self.is_isolated(now) {
+            // Others may have come back unseen, as this node did. Where most are still silent, that
+            // begins now, and this node is still cut off.
             self.begin_anew(now);
         }
+        let is_isolated = self.is_isolated(now);
         if is_isolated != self.told_isolated {
             self.told_isolated = is_isolated;
             self.outputs.push_back(ProberOutput::Isolated(is_isolated));

@@ -7,4 +7,6 @@ mod agreement;
 mod bounds;
 mod claims;
 mod prober;
+mod rig;
+mod rumours;
 mod world;
