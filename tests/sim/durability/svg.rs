@@ -3,20 +3,36 @@
 
 use std::fmt::Write as _;
 
-/// Colours of light and dark, one set of classes.
+/// What does not depend on light and dark.
 const STYLE: &str = "\
-.paper{fill:#fff}.ink{fill:#1f2328}.soft{fill:#59636e}.grid{stroke:#d1d9e0;stroke-width:1}\
-.axis{stroke:#59636e;stroke-width:1}.mark{stroke:#59636e;stroke-width:1;stroke-dasharray:2 4}\
-.s0{--c:#0969da}.s1{--c:#bc4c00}.s2{--c:#1a7f37}.s3{--c:#8250df}\
-.line{stroke:var(--c);stroke-width:2.5;fill:none}.dash{stroke:var(--c);stroke-width:2;stroke-dasharray:7 5;fill:none}\
-.dot{fill:var(--c)}.bar{fill:var(--c)}.err{stroke:var(--c);stroke-width:2}\
-.name{fill:var(--c);font-weight:600}\
+.grid,.axis,.mark{stroke-width:1}.mark{stroke-dasharray:2 4}\
+.line{stroke-width:2.5;fill:none}.dash{stroke-width:2;stroke-dasharray:7 5;fill:none}\
+.err{stroke-width:2}.name{font-weight:600}\
 text{font:13px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}\
-.title{font-size:16px;font-weight:600}.end{text-anchor:end}.middle{text-anchor:middle}\
-@media (prefers-color-scheme:dark){\
-.paper{fill:#0d1117}.ink{fill:#f0f6fc}.soft{fill:#9198a1}.grid{stroke:#2f3742}\
-.axis{stroke:#9198a1}.mark{stroke:#9198a1}\
-.s0{--c:#4493f8}.s1{--c:#f0883e}.s2{--c:#3fb950}.s3{--c:#ab7df8}}";
+.title{font-size:16px;font-weight:600}.end{text-anchor:end}.middle{text-anchor:middle}";
+
+/// Paper, ink, soft ink, grid, and the colours of four series.
+type Colours = [&'static str; 8];
+const LIGHT: Colours =
+    ["#ffffff", "#1f2328", "#59636e", "#d1d9e0", "#0969da", "#bc4c00", "#1a7f37", "#8250df"];
+const DARK: Colours =
+    ["#0d1117", "#f0f6fc", "#9198a1", "#2f3742", "#4493f8", "#f0883e", "#3fb950", "#ab7df8"];
+
+/// Rules for one set of colours. Plain ones: not every viewer knows variables.
+fn rules([paper, ink, soft, grid, series @ ..]: Colours) -> String {
+    let mut css = format!(
+        ".paper{{fill:{paper}}}.ink{{fill:{ink}}}.soft{{fill:{soft}}}\
+         .grid{{stroke:{grid}}}.axis,.mark{{stroke:{soft}}}"
+    );
+    for (number, colour) in series.iter().enumerate() {
+        let _ = write!(
+            css,
+            ".line.s{number},.dash.s{number},.err.s{number}{{stroke:{colour}}}\
+             .dot.s{number},.bar.s{number},.name.s{number}{{fill:{colour}}}"
+        );
+    }
+    css
+}
 
 /// A drawing in the making.
 #[derive(Debug)]
@@ -29,11 +45,13 @@ impl Svg {
     pub(super) fn new(width: f64, height: f64, title: &str) -> Self {
         let mut body = String::new();
         let title = escape(title);
+        let (light, dark) = (rules(LIGHT), rules(DARK));
         let _ = write!(
             body,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
              width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"{title}\">\n\
-             <title>{title}</title>\n<style>{STYLE}</style>\n\
+             <title>{title}</title>\n\
+             <style>{STYLE}{light}@media (prefers-color-scheme:dark){{{dark}}}</style>\n\
              <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n"
         );
         Self { body }
