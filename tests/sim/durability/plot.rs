@@ -170,7 +170,11 @@ fn groups(published: &[Played]) -> Vec<(&'static str, Vec<&Played>)> {
 
 fn bars(svg: &mut Svg, groups: &[(&str, Vec<&Played>)]) {
     let top = BOTTOM + 90.0;
-    svg.text("ink title", (LEFT - 50.0, top), "Bytes that repairs move, per byte stored and year");
+    svg.text(
+        "ink title",
+        (LEFT - 50.0, top),
+        "Bytes that repairs move, per byte stored and year (logarithmic)",
+    );
     let rows: usize = groups.iter().map(|(_, members)| members.len() + 1).sum();
     let bottom = top + 22.0 + rows as f64 * ROW;
     for exponent in -1..=3 {
