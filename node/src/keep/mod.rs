@@ -11,8 +11,8 @@ mod commit;
 mod drain;
 mod driver;
 mod heal;
+mod membership;
 mod place;
-mod presence;
 mod rebuild;
 mod repair;
 mod task;
@@ -29,7 +29,11 @@ use tokio::sync::mpsc;
 
 use crate::service::RepairStatus;
 
-pub(crate) use self::{drain::drain, driver::run};
+pub(crate) use self::{
+    drain::drain,
+    driver::run,
+    membership::{Swim, run as take_part},
+};
 
 /// Events that wait for the driver, at most; whoever tells more waits.
 const EVENTS_MAX: usize = 1024;
@@ -47,6 +51,8 @@ pub(crate) enum Event {
     Read(SegmentId),
     /// Somebody says that a node is gone: a hint to ask it.
     Hint(NodeId),
+    /// A node answered something.
+    Heard(NodeId),
     /// Everything is to be handed over.
     Drain,
 }
@@ -58,6 +64,7 @@ pub(crate) struct Keep {
     waiting: Mutex<Option<mpsc::Receiver<Event>>>,
     status: Mutex<RepairStatus>,
     presences: Mutex<std::collections::BTreeMap<NodeId, keeper::Presence>>,
+    sick: Mutex<std::collections::BTreeSet<NodeId>>,
     is_draining: AtomicBool,
     has_settled: AtomicBool,
 }
@@ -70,6 +77,7 @@ impl Default for Keep {
             waiting: Mutex::new(Some(waiting)),
             status: Mutex::default(),
             presences: Mutex::default(),
+            sick: Mutex::default(),
             is_draining: AtomicBool::new(false),
             has_settled: AtomicBool::new(false),
         }
@@ -133,6 +141,21 @@ impl Keep {
             Some(presence) => drop(presences.insert(node, presence)),
             None => drop(presences.remove(&node)),
         }
+    }
+
+    /// Whether a node says itself that its disk fails.
+    fn is_sick(&self, node: &NodeId) -> bool {
+        let sick = self.sick.lock().unwrap_or_else(PoisonError::into_inner);
+        sick.contains(node)
+    }
+
+    fn set_sick(&self, node: NodeId, is_sick: bool) {
+        let mut sick = self.sick.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_sick {
+            sick.insert(node)
+        } else {
+            sick.remove(&node)
+        };
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<Event>> {
