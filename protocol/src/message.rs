@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
 use crate::{
+    agreement::{Answer, Ask},
     announcement::{LiveCheck, RecordKind},
     content_id::ContentId,
     identity::{NodeId, Signed},
@@ -138,6 +139,8 @@ pub enum Request {
         /// How many MiB of content to read through random k-subsets.
         mib: u32,
     },
+    /// Holders of a placement agreeing on its next version.
+    Agree(Box<Ask>),
 }
 
 /// Which bytes, and in groups of how many leaves they are proven.
@@ -222,6 +225,8 @@ pub enum Response {
     Grant(Signed<Grant>),
     /// Answer to [`Request::CheckLive`].
     Live(Signed<LiveCheck>),
+    /// Answer to [`Request::Agree`].
+    Agree(Box<Answer>),
 }
 
 /// A refusal: a code for programs, words for people.

@@ -295,7 +295,7 @@ impl PlacementRecord {
 
     fn verify_parts(&self, network: &NetworkId) -> Result<(), RecordError> {
         identity::check_body(&self.body, network)?;
-        self.check_parts().map_err(invalid)?;
+        self.check_content().map_err(invalid)?;
         self.lease.verify(network)?;
         if let Some(grant) = &self.grant {
             grant.verify(network)?;
@@ -305,8 +305,8 @@ impl PlacementRecord {
         self.receipts.iter().try_for_each(|r| r.verify(network))
     }
 
-    /// Everything but signatures: that the parts belong together.
-    fn check_parts(&self) -> Result<(), String> {
+    /// Everything but signatures and descent: that the parts belong together.
+    pub(crate) fn check_content(&self) -> Result<(), String> {
         let (body, lease) = (&self.body, &self.lease.body);
         self.descriptor.check()?;
         ensure(self.descriptor.segment_id() == body.segment, || "another segment's".into())?;

@@ -131,6 +131,10 @@ impl Handler {
             Request::RequestGrant { byte_epochs, until } => {
                 issuer::grant(core, peer, byte_epochs, until)
             }
+            Request::Agree(_) => {
+                let reason = "this node takes no part in agreeing on placements";
+                Err(refuse(RefusalCode::NotMyRole, reason))
+            }
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }
