@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use echonet_protocol::{
+    agreement,
     announcement::{LiveCheck, RecordKind},
     content_id::ContentId,
     data::verified::{SliceDecoder, SliceError, slice_len},
@@ -345,6 +346,21 @@ impl Client {
         let asked = shards.len();
         match self.call(node, Request::HasShards { shards }).await? {
             Response::Has(has) if has.len() == asked => Ok(has),
+            other => Err(senseless(node, &other)),
+        }
+    }
+
+    /// A question between holders of a placement; nothing in the answer is verified yet.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn agree(
+        &self,
+        node: &NodeId,
+        ask: agreement::Ask,
+    ) -> Result<agreement::Answer, CallError> {
+        match self.call(node, Request::Agree(Box::new(ask))).await? {
+            Response::Agree(answer) => Ok(*answer),
             other => Err(senseless(node, &other)),
         }
     }

@@ -109,6 +109,7 @@ impl Node {
             trees: Trees::default(),
             keep: keep::Keep::default(),
             swim: keep::Swim::default(),
+            votes: keep::Votes::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -328,6 +329,7 @@ fn background(
         tasks.push(tokio::spawn(maintain::maintain(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::run(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::take_part(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::vote(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }

@@ -52,7 +52,7 @@ struct Driver {
 /// Keeps until the node stops.
 pub(crate) async fn run(core: Arc<Core>) {
     let (Some(events), Some(vault)) = (core.keep.take_events(), core.vault.clone()) else { return };
-    let watch = Stopwatch::start();
+    let watch = *core.keep.watch();
     let timing = core.genesis.timing.clone();
     let config = KeeperConfig::of(&timing);
     let pace = Pace::of(&timing);
@@ -85,8 +85,8 @@ impl Driver {
     async fn load(&mut self, vault: &Vault) {
         let mut after = None;
         loop {
-            let (vault, network) = (vault.clone(), self.core.network);
-            let page = tokio::task::spawn_blocking(move || read_page(&vault, after, &network));
+            let vault = vault.clone();
+            let page = tokio::task::spawn_blocking(move || read_page(&vault, after));
             let Ok((last, records)) = page.await else { return };
             for record in records {
                 self.held(&record);
@@ -163,12 +163,10 @@ impl Driver {
 
     /// Some owner's record of a segment that names this node for this shard.
     async fn any_record(&self, key: Key) -> Option<PlacementRecord> {
-        let (vault, network) = (self.core.vault.clone()?, self.core.network);
-        let own = self.core.node_id();
+        let (vault, own) = (self.core.vault.clone()?, self.core.node_id());
         let read = tokio::task::spawn_blocking(move || {
             let found = vault.placements(&key.segment).ok()?;
-            let records =
-                found.iter().filter_map(|p| PlacementRecord::decode(&p.record, &network).ok());
+            let records = found.iter().filter_map(|p| PlacementRecord::decode_own(&p.record).ok());
             records.into_iter().find(|r| r.body.index_of(&own) == Some(key.index))
         });
         read.await.ok().flatten()
@@ -346,10 +344,9 @@ impl Driver {
 }
 
 /// The records after a key, and the last key; none at the end.
-fn read_page(
+pub(super) fn read_page(
     vault: &Vault,
     after: Option<PlacementKey>,
-    network: &echonet_protocol::network::NetworkId,
 ) -> (Option<PlacementKey>, Vec<PlacementRecord>) {
     let keys = vault.placement_keys(after, PAGE).unwrap_or_else(|e| {
         tracing::error!("what this node holds cannot be listed: {e}");
@@ -357,7 +354,7 @@ fn read_page(
     });
     let read = |(key, _): &(PlacementKey, u64)| {
         let (_, bytes) = vault.placement(key).ok().flatten()?;
-        PlacementRecord::decode(&bytes, network).ok()
+        PlacementRecord::decode_own(&bytes).ok()
     };
     (keys.last().map(|(key, _)| *key), keys.iter().filter_map(read).collect())
 }

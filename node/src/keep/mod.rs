@@ -16,6 +16,7 @@ mod place;
 mod rebuild;
 mod repair;
 mod task;
+mod votes;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -27,12 +28,13 @@ use echonet_protocol::{identity::NodeId, placement_record::PlacementRecord, segm
 use echonet_vault::Key;
 use tokio::sync::mpsc;
 
-use crate::service::RepairStatus;
+use crate::{core::Core, flow::driver::Stopwatch, service::RepairStatus};
 
 pub(crate) use self::{
     drain::drain,
     driver::run,
     membership::{Swim, run as take_part},
+    votes::{Votes, run as vote},
 };
 
 /// Events that wait for the driver, at most; whoever tells more waits.
@@ -67,6 +69,7 @@ pub(crate) struct Keep {
     sick: Mutex<std::collections::BTreeSet<NodeId>>,
     is_draining: AtomicBool,
     has_settled: AtomicBool,
+    watch: Stopwatch,
 }
 
 impl Default for Keep {
@@ -80,6 +83,7 @@ impl Default for Keep {
             sick: Mutex::default(),
             is_draining: AtomicBool::new(false),
             has_settled: AtomicBool::new(false),
+            watch: Stopwatch::start(),
         }
     }
 }
@@ -89,11 +93,6 @@ impl Keep {
     pub(crate) async fn tell(&self, event: Event) {
         // Only at the end of the node there is nobody to be told.
         let _ = self.events.send(event).await;
-    }
-
-    /// Tells the driver from a thread that may block.
-    pub(crate) fn tell_blocking(&self, event: Event) {
-        let _ = self.events.blocking_send(event);
     }
 
     /// Tells the driver if it has time: for what will be found out anyway.
@@ -123,6 +122,19 @@ impl Keep {
     /// Whether the driver has looked at everything since draining began.
     fn has_settled(&self) -> bool {
         self.has_settled.load(Ordering::Relaxed)
+    }
+
+    /// The clock that everything here goes by.
+    const fn watch(&self) -> &Stopwatch {
+        &self.watch
+    }
+
+    /// Whether this node itself has a shard.
+    async fn has_own(&self, core: &Core, segment: SegmentId, index: u8) -> bool {
+        let Some(vault) = core.vault.clone() else { return false };
+        let key = Key { segment: segment.0, index };
+        let found = tokio::task::spawn_blocking(move || matches!(vault.get(key), Ok(Some(_))));
+        found.await.unwrap_or(false)
     }
 
     fn count(&self, change: impl FnOnce(&mut RepairStatus)) {
@@ -181,12 +193,29 @@ fn placed(record: &PlacementRecord) -> keeper::Placed {
 }
 
 /// The newest record of a placement that is in this node's vault.
-async fn own_record(core: &Arc<crate::core::Core>, key: PlacementName) -> Option<PlacementRecord> {
-    let (vault, network) = (core.vault.clone()?, core.network);
+async fn own_record(core: &Arc<Core>, key: PlacementName) -> Option<PlacementRecord> {
+    let vault = core.vault.clone()?;
     let name = echonet_vault::PlacementKey { segment: key.segment.0, owner: key.owner.0 };
     let read = tokio::task::spawn_blocking(move || {
         let (_, bytes) = vault.placement(&name).ok().flatten()?;
-        PlacementRecord::decode(&bytes, &network).ok()
+        PlacementRecord::decode_own(&bytes).ok()
     });
     read.await.ok().flatten()
+}
+
+/// Every record in this node's vault.
+async fn all_records(core: &Arc<Core>) -> Vec<PlacementRecord> {
+    let Some(vault) = core.vault.clone() else { return Vec::new() };
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut records, mut after) = (Vec::new(), None);
+        loop {
+            let (last, page) = driver::read_page(&vault, after);
+            records.extend(page);
+            if last.is_none() {
+                return records;
+            }
+            after = last;
+        }
+    });
+    read.await.unwrap_or_default()
 }

@@ -136,6 +136,9 @@ impl Handler {
                 let answer = core.swim.answer(NodeId(peer.node_id), ask).await?;
                 Ok(Response::Membership(answer))
             }
+            Request::Agree(ask) => Ok(Response::Agree(Box::new(
+                core.votes.answer(core, NodeId(peer.node_id), *ask).await?,
+            ))),
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }
