@@ -10,9 +10,9 @@ use echonet_node::{
     api::server::ApiServer,
     datadir::{ApiFile, DataDir, Lock},
     service::{
-        Drained, Fetched, GetRequest, LimitsStatus, NodeStatus, Peer, Progress, ProgressSender,
-        PublishRequest, Published, ReceiptCount, SegmentStatus, Service, ServiceError,
-        ServiceResult, ShardStatus, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, Kept, LimitsStatus, NodeStatus, Peer, Progress,
+        ProgressSender, PublishRequest, Published, ReceiptCount, SegmentStatus, Service,
+        ServiceError, ServiceResult, ShardStatus, Sink, Unpublished, Work, WorkStatus,
     },
 };
 use echonet_protocol::content_id::ContentId;
@@ -136,8 +136,21 @@ impl Service for Fake {
         })
     }
 
-    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
+    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
         Box::pin(ready(Err(ServiceError::new("not_found", "not published from here"))))
+    }
+
+    fn keep(&self, content: ContentId, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Kept>> {
+        Box::pin(async move {
+            Ok(Kept {
+                content_id: content.to_string(),
+                size: 5,
+                segments: 2,
+                receipts: ReceiptCount { want: 32, have: 30 },
+                survives_datacenter: true,
+                until_unix_s: 1_800_000_000,
+            })
+        })
     }
 
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {

@@ -1,7 +1,11 @@
 //! Forged and foreign records: refused with words, and no honest work is hidden
 //! by them.
 
-use echonet_node::{clock, node::Node};
+use echonet_node::{
+    clock,
+    flow::discover::{self, Patience},
+    node::Node,
+};
 use echonet_protocol::{
     announcement::{Location, RecordKind},
     bytes::{ManifestHash, RecordHash},

@@ -41,7 +41,7 @@ pub(super) struct Work {
 }
 
 /// The first placement record of a segment.
-fn placement(core: &Core, held: &Held) -> PlacementRecord {
+pub(in crate::flow) fn placement(core: &Core, held: &Held) -> PlacementRecord {
     let body = Placement {
         v: params::FORMAT_VERSION,
         network: core.network,
