@@ -15,6 +15,7 @@ use crate::{
     client::Client,
     clock,
     config::NodeConfig,
+    keep::Keep,
     members::{Member, Members},
     net::{
         address::AddressRules, bandwidth::Bandwidth, endpoint::NodeEndpoint, kad::KadRouting,
@@ -71,6 +72,8 @@ pub struct Core {
     pub said: Mutex<Option<Signed<NodeDescriptor>>>,
     /// Hash trees of shards that parts are asked of.
     pub trees: Trees,
+    /// Keeping whole what it holds.
+    pub(crate) keep: Keep,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }
@@ -127,7 +130,7 @@ impl Core {
             relays: self.config.relays.iter().take(2).cloned().collect(),
             joined: self.joined,
             issues_grants: self.config.issuer_secret.is_some(),
-            accepts: self.config.roles.has(Roles::STORAGE),
+            accepts: self.config.roles.has(Roles::STORAGE) && !self.keep.is_draining(),
             quiet: self.config.caps.quiet_hours,
         };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@ pub mod datadir;
 mod demo;
 pub mod devnet;
 pub mod flow;
+pub(crate) mod keep;
 pub mod members;
 pub mod net;
 pub mod node;

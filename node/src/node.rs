@@ -30,6 +30,7 @@ use crate::{
     config::NodeConfig,
     core::Core,
     flow::{adopt, fetch, join, maintain, publish, status, unpublish},
+    keep,
     members::Members,
     net::{
         address::AddressRules,
@@ -106,6 +107,7 @@ impl Node {
             bulk: Bulk::default(),
             said: std::sync::Mutex::default(),
             trees: Trees::default(),
+            keep: keep::Keep::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -323,6 +325,7 @@ fn background(
     if core.serves() {
         tasks.push(tokio::spawn(join::keep_in_touch(Arc::clone(core))));
         tasks.push(tokio::spawn(maintain::maintain(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::run(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }
@@ -385,9 +388,8 @@ impl Service for Node {
         })
     }
 
-    fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
-        let text = "this node cannot hand over what it holds yet";
-        Box::pin(async move { Err(ServiceError::new("unavailable", text)) })
+    fn drain(&self, progress: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        Box::pin(keep::drain(&self.core, progress))
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
@@ -406,7 +408,7 @@ impl Node {
             addrs: self.addrs().iter().map(ToString::to_string).collect(),
             peers: core.members.len() as u64,
             epoch: core.epoch().0,
-            repair: None,
+            repair: vault.as_ref().map(|_| core.keep.status()),
             limits: limits(&core.bandwidth),
             vault,
             works: core.catalog.works()?.len() as u64,

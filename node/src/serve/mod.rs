@@ -5,7 +5,7 @@
 //! durable, and every refusal says why. Limits per peer are `net`'s affair.
 
 pub mod bulk;
-mod holder;
+pub(crate) mod holder;
 mod issuer;
 mod live;
 mod reads;

@@ -75,6 +75,17 @@ impl Daemon {
     }
 }
 
+fn work(length: usize, state: &str) -> Work {
+    Work {
+        content_id: content_id(length),
+        size: length as u64,
+        path: "/works/one".into(),
+        state: state.to_owned(),
+        segments: 2,
+        published_unix_s: 1_700_000_000,
+    }
+}
+
 impl Service for Fake {
     fn publish(
         &self,
@@ -136,8 +147,13 @@ impl Service for Fake {
         })
     }
 
-    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
-        Box::pin(ready(Err(ServiceError::new("not_found", "not published from here"))))
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
+        if content.to_string() != content_id(LENGTHS[1]) {
+            let error = ServiceError::new("not_found", "not published from here");
+            return Box::pin(ready(Err(error)));
+        }
+        let work = Work { state: "withdrawn".to_owned(), ..work(LENGTHS[1], "kept") };
+        Box::pin(ready(Ok(Unpublished { work, holders_told: 13, holders_unreached: 2 })))
     }
 
     fn keep(&self, content: ContentId, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Kept>> {
@@ -188,7 +204,8 @@ impl Service for Fake {
     }
 
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
-        Box::pin(ready(Ok(Vec::new())))
+        let works = vec![work(LENGTHS[0], "published"), work(LENGTHS[1], "kept")];
+        Box::pin(ready(Ok(works)))
     }
 
     fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {

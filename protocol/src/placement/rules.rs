@@ -42,7 +42,8 @@ fn prefix_name(prefix: &[u8; 16]) -> String {
 }
 
 /// The datacenter that a site counts for.
-pub(super) fn datacenter_name(site: &Site) -> String {
+#[must_use]
+pub fn datacenter_name(site: &Site) -> String {
     let label = &site.labels.datacenter;
     if label.is_empty() { prefix_name(&site.observed_prefix) } else { label.clone() }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use echonet_protocol::{
+    bytes::RecordHash,
     data::erasure::ErasureCode,
     fetch::{
         DecodeResult, Evidence, Fault, FetchConfig, FetchFailure, FetchInput, FetchOutput,
@@ -58,21 +59,25 @@ pub struct Located {
     pub descriptor: SegmentDescriptor,
     /// NodeIDs by index, from all valid placement records.
     pub holders: BTreeMap<u8, Vec<NodeId>>,
+    /// What these records are: owner, version, and the hash of what each says.
+    pub records: Vec<(NodeId, u64, RecordHash)>,
 }
 
 impl Located {
     /// From a segment's placement records; none without any.
     #[must_use]
     pub fn from_records(segment: SegmentId, records: &[PlacementRecord]) -> Option<Self> {
-        let descriptor = records.first()?.body.descriptor.clone();
+        let descriptor = records.first()?.descriptor.clone();
         let mut holders: BTreeMap<u8, Vec<NodeId>> = BTreeMap::new();
-        for receipt in records.iter().flat_map(|r| &r.body.receipts) {
-            let at = holders.entry(receipt.body.index).or_default();
-            if !at.contains(&receipt.body.holder) {
-                at.push(receipt.body.holder);
+        for (index, holder) in records.iter().flat_map(PlacementRecord::holders_to_ask) {
+            let at = holders.entry(index).or_default();
+            if !at.contains(&holder) {
+                at.push(holder);
             }
         }
-        Some(Self { segment, descriptor, holders })
+        let named = |r: &PlacementRecord| (r.body.owner, r.body.version, r.hash());
+        let records = records.iter().map(named).collect();
+        Some(Self { segment, descriptor, holders, records })
     }
 }
 

@@ -48,6 +48,11 @@ pub(super) async fn lease_again(
     }
     let sites: Vec<Site> =
         receipts.values().filter_map(|r| site_of(core, &r.body.holder)).collect();
+    // The first version under a lease is said once: whoever does not answer now gave
+    // its word then.
+    if claim.lease == row.lease {
+        receipts = row.receipts.iter().map(|r| (r.body.index, r.clone())).collect();
+    }
     Ok(Some(Held {
         survives_datacenter: survives_datacenter(descriptor.scheme, &sites),
         descriptor: row.descriptor.clone(),

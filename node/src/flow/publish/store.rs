@@ -150,6 +150,14 @@ pub(super) fn code(
 }
 
 impl Terms {
+    /// Whether a lease of an earlier attempt is one of these terms and not over:
+    /// the record of what it holds shows the grant that it names.
+    #[must_use]
+    pub(super) fn still_hold(&self, core: &Core, lease: &Signed<Lease>) -> bool {
+        let lease = &lease.body;
+        lease.until > core.epoch() && lease.grant == self.grant.as_ref().map(Signed::hash)
+    }
+
     /// A lease on a segment under these terms.
     #[must_use]
     pub(in crate::flow) fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
@@ -214,7 +222,7 @@ pub(super) async fn store(
         resumed.iter().flat_map(|r| &r.planned).map(|(index, node)| (*node, *index)).collect();
     let lease = match &resumed {
         // Until all is sealed nobody renews it.
-        Some(recipe) if recipe.lease.body.until > core.epoch() => recipe.lease.clone(),
+        Some(recipe) if terms.still_hold(core, &recipe.lease) => recipe.lease.clone(),
         _ => terms.lease(core, coded.segment),
     };
     let request = PlacementRequest {
@@ -246,7 +254,7 @@ pub(super) async fn store(
     };
     let watch = Stopwatch::start();
     let machine = SegmentStore::new(watch.now(), config, plan, BTreeMap::new());
-    let claim = LeaseClaim { lease, grant: grant_of(terms, &recipe.lease) };
+    let claim = LeaseClaim { lease, grant: terms.grant.clone() };
     let sending = Sending { core, claim, coded, machine, watch, attempts: Attempts::default() };
     let held = sending.drive().await?;
     recipe.receipts = held.receipts.values().cloned().collect();
@@ -254,11 +262,6 @@ pub(super) async fn store(
     core.catalog.put_recipe(key, &recipe)?;
     crash_point("publish.segment.stored");
     Ok(held)
-}
-
-/// The grant of the terms, if it is the one that the lease names.
-fn grant_of(terms: &Terms, lease: &Signed<Lease>) -> Option<Signed<Grant>> {
-    terms.grant.clone().filter(|g| Some(g.hash()) == lease.body.grant)
 }
 
 struct Sending<'a> {
