@@ -122,13 +122,15 @@ fn no_scenario_is_left_out() {
     let manifest: toml::Table = crate::repo::read("tests/Cargo.toml").parse().expect("TOML");
     let targets = manifest["test"].as_array().expect("test targets");
     let field = |target: &toml::Value, name: &str| target[name].as_str().expect("text").to_owned();
-    let paths: Vec<String> = targets.iter().map(|target| field(target, "path")).collect();
+    let programs = manifest["bin"].as_array().expect("programs");
+    let paths: Vec<String> =
+        targets.iter().chain(programs).map(|target| field(target, "path")).collect();
     let runner = crate::repo::read("tests/run");
     let mut findings = Vec::new();
     for file in rust_files() {
         let Some(name) = file.path.strip_prefix("tests/") else { continue };
         if !name.contains('/') && !paths.iter().any(|path| path == name) {
-            findings.push(format!("{}: no [[test]] in tests/Cargo.toml", file.path));
+            findings.push(format!("{}: no [[test]] or [[bin]] in tests/Cargo.toml", file.path));
         }
     }
     for name in targets.iter().map(|target| field(target, "name")) {
