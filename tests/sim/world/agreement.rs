@@ -3,13 +3,19 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
+use echonet_protocol::machine::Millis;
+
 use super::setup::Record;
+
+/// A claim that is not used any more is over after so long.
+const CLAIM_MS: u64 = 30_000;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     newest: BTreeMap<usize, Rc<Record>>,
-    claims: BTreeMap<usize, (usize, u64)>,
+    /// Who is at which version, until when.
+    claims: BTreeMap<usize, (usize, u64, Millis)>,
 }
 
 /// What somebody who wants to follow a version is told.
@@ -30,14 +36,26 @@ impl Oracle {
     }
 
     /// Somebody wants to work on the version after this one, for a while.
-    pub(super) fn claim(&mut self, record: &Record, who: usize, live: usize, quorum: usize) -> Answer {
+    pub(super) fn claim(
+        &mut self,
+        now: Millis,
+        record: &Record,
+        who: usize,
+        live: usize,
+        quorum: usize,
+    ) -> Answer {
         if let Some(answer) = self.refused(record, live, quorum) {
             return answer;
         }
         match self.claims.get(&record.placement) {
-            Some((other, version)) if *version == record.version && *other != who => Answer::Busy,
+            Some((other, version, until))
+                if *version == record.version && *other != who && now < *until =>
+            {
+                Answer::Busy
+            }
             _ => {
-                self.claims.insert(record.placement, (who, record.version));
+                let claim = (who, record.version, now.after(CLAIM_MS));
+                self.claims.insert(record.placement, claim);
                 Answer::Granted
             }
         }
@@ -45,7 +63,7 @@ impl Oracle {
 
     /// Who claimed it does not go on.
     pub(super) fn release(&mut self, placement: usize, who: usize) {
-        if self.claims.get(&placement).is_some_and(|(other, _)| *other == who) {
+        if self.claims.get(&placement).is_some_and(|(other, ..)| *other == who) {
             self.claims.remove(&placement);
         }
     }

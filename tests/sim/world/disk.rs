@@ -129,7 +129,11 @@ impl Disk {
     }
 
     /// One of its volumes is gone, with every word in it: all that belongs to these segments.
-    pub(super) fn lose(&mut self, is_lost: impl Fn(usize) -> bool, segment_of: impl Fn(usize) -> usize) {
+    pub(super) fn lose(
+        &mut self,
+        is_lost: impl Fn(usize) -> bool,
+        segment_of: impl Fn(usize) -> usize,
+    ) {
         self.shards.retain(|(segment, _), _| !is_lost(*segment));
         self.pledges.retain(|(placement, _), _| !is_lost(segment_of(*placement)));
         self.records.retain(|placement, _| !is_lost(segment_of(*placement)));

@@ -70,6 +70,11 @@ impl<M, T> Io<'_, M, T> {
         self.notices.push(notice);
     }
 
+    /// The world's own time, which only a model of something else may look at.
+    pub(super) const fn world_now(&self) -> Millis {
+        self.links.now
+    }
+
     /// Whether a question to this node would be answered now: what a fitted model of failure
     /// detection, and nothing else, may ask.
     pub(super) fn answers(&self, other: usize) -> bool {
@@ -166,7 +171,7 @@ impl<M> Ord for Entry<M> {
 /// What a step was.
 pub(super) enum Stepped {
     /// A node took something in.
-    Node(usize),
+    Node,
     /// What [`World::call_at`] asked for.
     Call(usize),
     /// Nothing of interest.
@@ -308,7 +313,7 @@ impl<N: Node> World<N> {
             _ => return Some(Stepped::Nothing),
         };
         self.put_in(number, input);
-        Some(Stepped::Node(number))
+        Some(Stepped::Node)
     }
 
     fn put_in(&mut self, number: usize, input: Input<N::Message>) {

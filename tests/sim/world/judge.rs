@@ -49,6 +49,23 @@ pub(super) struct Totals {
     pub(super) whole_after_ms: u64,
 }
 
+impl Totals {
+    /// Adds up.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.began += other.began;
+        self.committed += other.committed;
+        self.yielded += other.yielded;
+        self.failed += other.failed;
+        self.shards_moved += other.shards_moved;
+        self.bytes_moved += other.bytes_moved;
+        self.bytes_lost += other.bytes_lost;
+        self.beyond_promise += other.beyond_promise;
+        self.faults_spared += other.faults_spared;
+        self.whole_after_ms += other.whole_after_ms;
+    }
+}
+
 /// What is on honest disks of one segment: by index and node, whether it is right.
 type Copies = BTreeMap<(u8, usize), bool>;
 
@@ -80,10 +97,6 @@ impl Judge {
             is_excused: vec![false; setup.placements.len()],
             story: vec![VecDeque::new(); setup.segments.len()],
         }
-    }
-
-    pub(super) fn newest(&self, placement: usize) -> &Rc<Record> {
-        &self.newest[placement]
     }
 
     fn blame(&mut self, rule: &'static str, at: Millis, placement: Option<usize>, detail: String) {
@@ -166,7 +179,7 @@ impl Judge {
         let is_sound = nodes.len() == record.holders.len()
             && indices.len() == record.holders.len()
             && indices.iter().all(|index| usize::from(*index) < scheme.n())
-            && record.holders.len() >= before.holders.len();
+            && record.holders.len() >= usize::from(scheme.k);
         if !is_sound {
             let detail = format!("{:?}", record.holders);
             self.blame("a hard constraint is broken", now, Some(placement), detail);
@@ -179,7 +192,12 @@ impl Judge {
             self.excuse(placement);
         } else if right < k {
             let detail = format!("{right} right shards named, {live_before} live before");
-            self.blame("an agreed version names fewer than k right shards", now, Some(placement), detail);
+            self.blame(
+                "an agreed version names fewer than k right shards",
+                now,
+                Some(placement),
+                detail,
+            );
         }
     }
 
@@ -208,9 +226,9 @@ impl Judge {
     ) -> bool {
         self.newest.iter().all(|record| {
             let segment = setup.placements[record.placement].segment;
-            let of_node = self.copies[segment].range((0, 0)..).filter(|((i, n), right)| {
-                *n == node && **right && is_hit(segment, *i)
-            });
+            let of_node = self.copies[segment]
+                .range((0, 0)..)
+                .filter(|((i, n), right)| *n == node && **right && is_hit(segment, *i));
             let mut hits = of_node.map(|((index, _), _)| *index).peekable();
             if hits.peek().is_none() || self.is_excused[record.placement] {
                 return true;
@@ -225,7 +243,14 @@ impl Judge {
     }
 
     /// A fault destroyed a shard, or changed it.
-    pub(super) fn hit(&mut self, setup: &Setup, node: usize, segment: usize, index: u8, is_there: bool) {
+    pub(super) fn hit(
+        &mut self,
+        setup: &Setup,
+        node: usize,
+        segment: usize,
+        index: u8,
+        is_there: bool,
+    ) {
         if !self.is_honest[node] {
             return;
         }
@@ -273,7 +298,10 @@ impl Judge {
             let scheme = setup.segment_of(placement).scheme;
             let copies = &self.copies[setup.placements[placement].segment];
             if record.holders.len() < scheme.n() {
-                return Some((placement, format!("{} holders of {}", record.holders.len(), scheme.n())));
+                return Some((
+                    placement,
+                    format!("{} holders of {}", record.holders.len(), scheme.n()),
+                ));
             }
             record.holders.iter().find_map(|(index, node)| {
                 let is_honest = self.is_honest[*node];
@@ -315,6 +343,7 @@ impl Judge {
         };
         let text = match notice {
             Notice::Learned(record) => format!("learned version {}", record.version),
+            Notice::Began { placement, what } => format!("began {what} of {placement}"),
             other => format!("{other:?}"),
         };
         let story = &mut self.story[segment];
@@ -325,6 +354,8 @@ impl Judge {
     /// The last things that happened to a placement's segment.
     pub(super) fn story(&self, setup: &Setup, placement: usize) -> Vec<String> {
         let of = &self.story[setup.placements[placement].segment];
-        of.iter().map(|(at, node, text)| format!("{:>8} ms  node {node:>3}  {text}", at.0)).collect()
+        of.iter()
+            .map(|(at, node, text)| format!("{:>8} ms  node {node:>3}  {text}", at.0))
+            .collect()
     }
 }

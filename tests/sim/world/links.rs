@@ -105,9 +105,11 @@ impl Links {
         if !self.connects(from, to) || draws.below(1000) < loss_permille {
             return [None, None];
         }
-        let mut delay_ms = |draws: &mut Draws| {
+        let delay_ms = |draws: &mut Draws| {
             let late = draws.below(1000) < late_permille;
-            1 + latency_ms + draws.below(jitter_ms) + if late { draws.below(LATE_MS_MAX) } else { 0 }
+            1 + latency_ms
+                + draws.below(jitter_ms)
+                + if late { draws.below(LATE_MS_MAX) } else { 0 }
         };
         let first = Some(delay_ms(draws));
         let second = (draws.below(1000) < twice_permille).then(|| delay_ms(draws));

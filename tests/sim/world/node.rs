@@ -59,6 +59,7 @@ pub(super) struct SimNode {
     after: BTreeMap<u64, Vec<(usize, Message)>>,
     synced_until: u64,
     house_at: Millis,
+    is_draining: bool,
 }
 
 impl SimNode {
@@ -92,11 +93,13 @@ impl SimNode {
             after: BTreeMap::new(),
             synced_until: 0,
             house_at,
+            is_draining: false,
         }
     }
 
     /// Has it hand over all that it holds.
     pub(super) fn drain(&mut self) {
+        self.is_draining = true;
         self.keeper.handle(self.now, KeeperInput::Drain);
     }
 
@@ -287,7 +290,12 @@ impl SimNode {
         self.step(nonce, Step::Tick, io);
     }
 
-    fn ask(&mut self, node: NodeId, shards: &[(echonet_protocol::segment::SegmentId, u8)], io: &mut Out<'_>) {
+    fn ask(
+        &mut self,
+        node: NodeId,
+        shards: &[(echonet_protocol::segment::SegmentId, u8)],
+        io: &mut Out<'_>,
+    ) {
         let setup = &self.common.setup;
         let shards: Vec<(usize, u8)> =
             shards.iter().map(|(id, index)| (setup.by_segment[id], *index)).collect();

@@ -174,7 +174,7 @@ impl Scene {
     fn run(&mut self) {
         while self.judge.violation.is_none() {
             match self.world.step() {
-                Some(Stepped::Node(_)) => self.hear(),
+                Some(Stepped::Node) => self.hear(),
                 Some(Stepped::Call(CALL_LOOK)) => {
                     if self.look() {
                         return;

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use echonet_archive::keeper::{Key, KeeperConfig, Placed};
+use echonet_archive::keeper::{KeeperConfig, Key, Placed};
 use echonet_protocol::{
     identity::NodeId,
     machine::Draws,

@@ -119,7 +119,12 @@ impl Task {
         }
     }
 
-    pub(super) fn step(&mut self, node: &mut SimNode, step: Step, io: &mut Out<'_>) -> Option<Outcome> {
+    pub(super) fn step(
+        &mut self,
+        node: &mut SimNode,
+        step: Step,
+        io: &mut Out<'_>,
+    ) -> Option<Outcome> {
         self.wake = node.now.after(LOOK_MS);
         if node.now >= self.until {
             return Some(self.give_up(node, Outcome::Failed));
@@ -162,7 +167,10 @@ impl Task {
 
     fn claim(&mut self, node: &mut SimNode, io: &mut Out<'_>) -> Option<Outcome> {
         let (live, quorum) = self.quorum(node, io);
-        let answer = node.common.oracle.borrow_mut().claim(&self.record, node.own, live, quorum);
+        let now = io.world_now();
+        let mut oracle = node.common.oracle.borrow_mut();
+        let answer = oracle.claim(now, &self.record, node.own, live, quorum);
+        drop(oracle);
         match answer {
             Answer::Granted => {
                 self.phase = Phase::Read;
@@ -237,7 +245,9 @@ impl Task {
             return Some(self.give_up(node, Outcome::Failed));
         }
         free.sort_by_key(|(_, holder)| !node.may_reach(*holder));
-        for (index, holder) in free.into_iter().take(needed - self.got.len() - waiting) {
+        for (index, holder) in
+            free.into_iter().take(needed.saturating_sub(self.got.len() + waiting))
+        {
             self.asked.insert(index, now);
             let (nonce, segment) = (self.nonce, placement.segment);
             io.send(holder, Message::Read { nonce, segment, index }, 0);
@@ -285,6 +295,11 @@ impl Task {
         self.agree(node, io)
     }
 
+    /// Whether a node holds one of the indices that get new holders: it is not chosen again.
+    fn is_moving(&self, number: usize) -> bool {
+        self.record.index_of(number).is_some_and(|index| self.lost().contains(&index))
+    }
+
     /// Those that keep their shard in the next version.
     fn staying(&self) -> impl Iterator<Item = &(u8, usize)> {
         let lost = self.lost();
@@ -306,8 +321,9 @@ impl Task {
         let may = |number: &usize| {
             members[*number]
                 && !self.refused.contains(number)
+                && !self.is_moving(*number)
                 && node.may_reach(*number)
-                && (*number != node.own || matches!(self.wanted, Wanted::Repair { .. }))
+                && *number != node.own
         };
         let known: Vec<Candidate> =
             (0..members.len()).filter(may).map(|n| setup.candidates[n].clone()).collect();
@@ -324,7 +340,9 @@ impl Task {
         let extra_ms = way_ms(segment.shard_bytes);
         for index in open {
             let to = match &self.wanted {
-                Wanted::HandOver { to: Some(to), .. } if !self.refused.contains(&setup.numbers[to]) => {
+                Wanted::HandOver { to: Some(to), .. }
+                    if !self.refused.contains(&setup.numbers[to]) =>
+                {
                     Some(setup.numbers[to])
                 }
                 _ => plan.holders().get(index).map(|id| setup.numbers[id]),

@@ -34,7 +34,8 @@ impl SimNode {
         let has: Vec<(usize, u8, bool)> = shards
             .iter()
             .map(|(segment, index)| {
-                let has = self.has(*segment, *index) || self.nature.lies;
+                let has = self.has(*segment, *index) && self.knows_all(*segment, versions);
+                let has = has || self.nature.lies;
                 let has = if self.nature.wavers { self.draws.below(2) == 0 } else { has };
                 (*segment, *index, has)
             })
@@ -49,6 +50,14 @@ impl SimNode {
                 _ => io.send(from, Message::Tell { placement: *placement }, 0),
             }
         }
+    }
+
+    /// Whether it knows of every placement of a segment that the asker knows of: the shard may
+    /// be kept for another one only, and go when that one moves on.
+    fn knows_all(&self, segment: usize, versions: &[(usize, u64)]) -> bool {
+        let of = &self.setup().of_segment[segment];
+        let asked = versions.iter().filter(|(placement, _)| of.contains(placement));
+        asked.into_iter().all(|(placement, _)| self.known.contains_key(placement))
     }
 
     pub(super) fn read(
@@ -96,7 +105,7 @@ impl SimNode {
         let is_new = !self.has(segment, index);
         // A shard is checked against the descriptor before anything is signed.
         let is_right = is_right || self.nature.lies;
-        if !is_right || (is_new && !has_room) {
+        if !is_right || self.is_draining || (is_new && !has_room) {
             io.send(from, answer(false), 0);
             return;
         }
@@ -154,7 +163,10 @@ impl SimNode {
             .keys()
             .filter(|(segment, index)| {
                 let of = &self.setup().of_segment[*segment];
-                !of.iter().any(|p| self.disk.pledges.contains_key(&(*p, *index)))
+                let is_named = |p: &usize| {
+                    self.known.get(p).and_then(|r| r.index_of(self.own)) == Some(*index)
+                };
+                !of.iter().any(|p| self.disk.pledges.contains_key(&(*p, *index)) || is_named(p))
             })
             .copied()
             .collect();
