@@ -131,6 +131,11 @@ impl Keeper {
         self.repairs.set_limits(limits, now);
     }
 
+    /// Every placement, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.placements.keys().copied()
+    }
+
     /// The version known of a placement.
     #[must_use]
     pub fn version(&self, key: &Key) -> Option<u64> {

@@ -8,6 +8,8 @@ use echonet_protocol::{
     node_descriptor::{Labels, Roles},
 };
 
+use crate::net::bandwidth::Caps;
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -26,6 +28,8 @@ pub struct NodeConfig {
     pub labels: Labels,
     /// Most bytes on disk for other people's shards.
     pub quota_bytes: u64,
+    /// Bytes per second that others may cost, and when they cost less.
+    pub caps: Caps,
     /// Relays to use; empty: none.
     pub relays: Vec<String>,
     /// Secret key of a grant issuer, when this node signs grants.

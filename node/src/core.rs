@@ -15,9 +15,10 @@ use crate::{
     client::Client,
     clock,
     config::NodeConfig,
+    keep::Keep,
     members::{Member, Members},
     net::{
-        address::AddressRules, endpoint::NodeEndpoint, kad::KadRouting,
+        address::AddressRules, bandwidth::Bandwidth, endpoint::NodeEndpoint, kad::KadRouting,
         records::store::RecordStore, routing::ContentRouting as _,
     },
     origin::Origin,
@@ -63,12 +64,16 @@ pub struct Core {
     pub catalog: Catalog,
     /// Full copies of the owner's works.
     pub origin: Origin,
+    /// Bytes per second that others may cost: everything bulky that is done for them asks here.
+    pub bandwidth: Bandwidth,
     /// Bulk bytes that may be in memory on behalf of others.
     pub bulk: Bulk,
     /// What it said about itself last.
     pub said: Mutex<Option<Signed<NodeDescriptor>>>,
     /// Hash trees of shards that parts are asked of.
     pub trees: Trees,
+    /// Keeping whole what it holds.
+    pub(crate) keep: Keep,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }
@@ -125,7 +130,8 @@ impl Core {
             relays: self.config.relays.iter().take(2).cloned().collect(),
             joined: self.joined,
             issues_grants: self.config.issuer_secret.is_some(),
-            accepts: self.config.roles.has(Roles::STORAGE),
+            accepts: self.config.roles.has(Roles::STORAGE) && !self.keep.is_draining(),
+            quiet: self.config.caps.quiet_hours,
         };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let still_holds = |old: &&Signed<NodeDescriptor>| {

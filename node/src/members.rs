@@ -251,6 +251,7 @@ mod tests {
         identity::Identity,
         network::NetworkId,
         node_descriptor::{Labels, Roles},
+        quiet::QuietHours,
     };
 
     use super::*;
@@ -270,6 +271,7 @@ mod tests {
             joined: Epoch(0),
             issues_grants: false,
             accepts: true,
+            quiet: QuietHours::NONE,
         };
         Signed::new(&identity, body)
     }

@@ -17,7 +17,10 @@ use echonet_protocol::{
 use echonet_vault::{RealDisk, Vault, VaultConfig};
 use futures::future::BoxFuture;
 use iroh::protocol::Router;
-use iroh_blobs::BlobsProtocol;
+use iroh_blobs::{
+    BlobsProtocol,
+    provider::events::{AbortReason, EventMask, EventSender, ProviderMessage, ThrottleMode},
+};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,9 +30,11 @@ use crate::{
     config::NodeConfig,
     core::Core,
     flow::{fetch, join, maintain, publish, status, unpublish},
+    keep,
     members::Members,
     net::{
         address::AddressRules,
+        bandwidth::{Bandwidth, Way},
         endpoint::{EndpointConfig, NodeEndpoint},
         gate::incoming_filter,
         guard::Guarded,
@@ -42,8 +47,9 @@ use crate::{
     owner::Catalog,
     serve::{self, Handler, bulk::Bulk, trees::Trees},
     service::{
-        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published,
-        Service, ServiceError, ServiceResult, Sink, VaultStatus, Work, WorkStatus,
+        Drained, Fetched, GetRequest, LimitsStatus, NodeStatus, Peer, ProgressSender,
+        PublishRequest, Published, Service, ServiceError, ServiceResult, Sink, VaultStatus, Work,
+        WorkStatus,
     },
 };
 
@@ -53,6 +59,10 @@ const LIVE_CHECKS_MAX: usize = 2;
 const CLOSE_MS_MAX: u64 = 3_000;
 /// The same for a client.
 const CLOSE_MS_MAX_CLIENT: u64 = 100;
+/// Reads of full copies by iroh-blobs clients that may wait for the cap.
+const THROTTLED_MAX: usize = 64;
+/// Longest wait of one of them before it is told to come back later.
+const THROTTLE_MS_MAX: u64 = 8_000;
 /// Roles whose nodes answer lookups: reachable ones.
 const ROUTING_ROLES: [Roles; 3] = [Roles::STORAGE, Roles::ARCHIVE, Roles::WITNESS];
 
@@ -93,9 +103,11 @@ impl Node {
             vault: open_vault(&config, &genesis).await?,
             catalog: Catalog::open(&config.data.join("catalog.redb"))?,
             origin: Origin::new(config.data.join("origin")),
+            bandwidth: Bandwidth::new(config.caps),
             bulk: Bulk::default(),
             said: std::sync::Mutex::default(),
             trees: Trees::default(),
+            keep: keep::Keep::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -276,9 +288,33 @@ async fn serve_all(core: &Arc<Core>, kad_handler: KadHandler) -> ServiceResult<R
     }
     if core.config.roles.has(Roles::ORIGIN) {
         let store = core.origin.store().await.map_err(|e| failed("io")(&e))?;
-        builder = builder.accept(iroh_blobs::ALPN, Guarded(BlobsProtocol::new(store, None)));
+        let throttle = throttle(core);
+        builder = builder.accept(iroh_blobs::ALPN, Guarded(BlobsProtocol::new(store, throttle)));
     }
     Ok(builder.spawn())
+}
+
+/// Has what iroh-blobs hands out count against the cap, where there is one: it asks before every
+/// 16 KiB, which costs.
+fn throttle(core: &Arc<Core>) -> Option<EventSender> {
+    if !core.bandwidth.is_capped(Way::Up) {
+        return None;
+    }
+    let mask = EventMask { throttle: ThrottleMode::Intercept, ..EventMask::DEFAULT };
+    let (events, mut asked) = EventSender::channel(THROTTLED_MAX, mask);
+    let core = Arc::clone(core);
+    // Ends with the protocol, which holds the other end.
+    tokio::spawn(async move {
+        while let Some(message) = asked.recv().await {
+            let ProviderMessage::Throttle(ask) = message else { continue };
+            let bytes = usize::try_from(ask.inner.size).unwrap_or(usize::MAX);
+            let patience = Duration::from_millis(THROTTLE_MS_MAX);
+            let passed = core.bandwidth.pass(Way::Up, [0; 16], bytes, patience).await;
+            // Who asked and is gone needs no answer.
+            let _ = ask.tx.send(passed.map_err(|_| AbortReason::RateLimited)).await;
+        }
+    });
+    Some(events)
 }
 
 fn background(
@@ -289,6 +325,7 @@ fn background(
     if core.serves() {
         tasks.push(tokio::spawn(join::keep_in_touch(Arc::clone(core))));
         tasks.push(tokio::spawn(maintain::maintain(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::run(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }
@@ -343,9 +380,8 @@ impl Service for Node {
         })
     }
 
-    fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
-        let text = "this node cannot hand over what it holds yet";
-        Box::pin(async move { Err(ServiceError::new("unavailable", text)) })
+    fn drain(&self, progress: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {
+        Box::pin(keep::drain(&self.core, progress))
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
@@ -364,10 +400,22 @@ impl Node {
             addrs: self.addrs().iter().map(ToString::to_string).collect(),
             peers: core.members.len() as u64,
             epoch: core.epoch().0,
-            repair: None,
+            repair: vault.as_ref().map(|_| core.keep.status()),
+            limits: limits(&core.bandwidth),
             vault,
             works: core.catalog.works()?.len() as u64,
         })
+    }
+}
+
+fn limits(bandwidth: &Bandwidth) -> LimitsStatus {
+    let caps = bandwidth.caps();
+    LimitsStatus {
+        upload_cap: caps.upload,
+        download_cap: caps.download,
+        quiet_cap: caps.quiet_bytes_per_s(),
+        quiet_hours: caps.quiet_hours.hours().count() as u64,
+        quiet_now: bandwidth.is_quiet(),
     }
 }
 

@@ -205,12 +205,29 @@ pub struct NodeStatus {
     pub peers: u64,
     /// The network's epoch by this node's clock.
     pub epoch: u64,
+    /// What others may cost it.
+    pub limits: LimitsStatus,
     /// Its vault, where it has one.
     pub vault: Option<VaultStatus>,
     /// Repair, where it has a vault.
     pub repair: Option<RepairStatus>,
     /// Works it published.
     pub works: u64,
+}
+
+/// Caps on what others cost. Bytes per second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitsStatus {
+    /// Most handed out; none: no cap.
+    pub upload_cap: Option<u64>,
+    /// Most taken in; none: no cap.
+    pub download_cap: Option<u64>,
+    /// Most of either in quiet hours.
+    pub quiet_cap: u64,
+    /// Quiet hours of a week.
+    pub quiet_hours: u64,
+    /// Whether it is quiet now.
+    pub quiet_now: bool,
 }
 
 /// The state of a vault. Bytes.

@@ -25,6 +25,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{
     config::NodeConfig,
     datadir::{DataDir, DataDirError, read_small},
+    net::bandwidth::{CAP_BYTES_PER_S_MIN, Caps},
+    quiet::{QuietWindow, UtcOffset, quiet_hours},
     units::ByteSize,
 };
 
@@ -34,12 +36,17 @@ pub const DEFAULT_PORT: u16 = 4700;
 const REMEMBERED_MAX: usize = 8;
 /// Keys of the file, of the environment (`ECHONET_` and upper case) and, with
 /// dashes, of flags.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 17] = [
     "bind",
     "bootstrap",
     "genesis",
     "role",
     "quota",
+    "upload_cap",
+    "download_cap",
+    "quiet",
+    "quiet_utc_offset",
+    "quiet_cap",
     "region",
     "datacenter",
     "rack",
@@ -96,6 +103,17 @@ pub struct Settings {
     pub role: Vec<Role>,
     /// Most bytes on disk for other people's shards.
     pub quota: Option<ByteSize>,
+    /// Most bytes per second handed out to others.
+    pub upload_cap: Option<ByteSize>,
+    /// Most bytes per second taken in from others.
+    pub download_cap: Option<ByteSize>,
+    /// Quiet hours, in local time.
+    #[serde(deserialize_with = "list")]
+    pub quiet: Vec<QuietWindow>,
+    /// Local time's distance from UTC.
+    pub quiet_utc_offset: Option<UtcOffset>,
+    /// Most bytes per second, either way, in quiet hours.
+    pub quiet_cap: Option<ByteSize>,
     /// Label.
     pub region: Option<String>,
     /// Label.
@@ -221,6 +239,12 @@ impl Settings {
             rack: label("rack", self.rack)?,
             operator: label("operator", self.operator)?,
         };
+        let caps = Caps {
+            upload: cap("upload-cap", self.upload_cap)?,
+            download: cap("download-cap", self.download_cap)?,
+            quiet: cap("quiet-cap", self.quiet_cap)?,
+            quiet_hours: quiet_hours(&self.quiet, self.quiet_utc_offset.unwrap_or_default()),
+        };
         Ok(NodeConfig {
             data: dir.path().to_owned(),
             bind: self.bind.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, port).into()),
@@ -228,6 +252,7 @@ impl Settings {
             genesis,
             roles,
             labels,
+            caps,
             quota_bytes: self.quota.unwrap_or(ByteSize(10 << 30)).0,
             relays: self.relay,
             issuer_secret: self.issuer_secret.as_deref().map(issuer_secret).transpose()?,
@@ -334,6 +359,18 @@ fn label(name: &str, value: Option<String>) -> Result<String, SettingsError> {
         return Err(SettingsError::Invalid(text));
     }
     Ok(value)
+}
+
+/// A cap in bytes per second; one that is too low would make readers take this node for broken.
+fn cap(name: &str, value: Option<ByteSize>) -> Result<Option<u64>, SettingsError> {
+    let least = ByteSize(CAP_BYTES_PER_S_MIN);
+    match value {
+        Some(cap) if cap < least => Err(SettingsError::Invalid(format!(
+            "--{name} is {cap} per second, and below {least} others would take this node for \
+             broken: raise it, or give up the role that serves others"
+        ))),
+        cap => Ok(cap.map(|cap| cap.0)),
+    }
 }
 
 fn issuer_secret(text: &str) -> Result<[u8; 32], SettingsError> {

@@ -147,3 +147,36 @@ fn an_issuer_secret_is_not_repeated_in_errors() {
     let error = settings.into_config(&dir, Purpose::Daemon).unwrap_err().to_string();
     assert!(error.contains("64 hex digits") && !error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn caps_and_quiet_hours_come_from_any_source() {
+    let (_temp, dir) = scratch();
+    write_config(
+        &dir,
+        "upload_cap = '2MiB'\nquiet = ['mon 08:00-10:00', 'tue 08:00-10:00']\nquiet_cap = '20KiB'",
+    );
+    let env = env(&[("quiet_utc_offset", "+02:00"), ("download_cap", "65536")]);
+    let flags = BTreeMap::from([("bootstrap", bootstrap(1, 1).to_string())]);
+    let settings = Settings::merge(&dir, env, flags).unwrap();
+    let caps = settings.into_config(&dir, Purpose::Daemon).unwrap().caps;
+    assert_eq!(
+        (caps.upload, caps.download, caps.quiet),
+        (Some(2 << 20), Some(65_536), Some(20_480))
+    );
+    assert_eq!(caps.quiet_hours.hours().collect::<Vec<_>>(), [6, 7, 30, 31]);
+
+    let error = refused("quiet = ['monday 8-10']");
+    assert!(
+        error.contains("no window of quiet hours") && error.contains("echonet.toml"),
+        "{error}"
+    );
+    let error = refused("quiet_utc_offset = 'CEST'");
+    assert!(error.contains("+02:00"), "{error}");
+    let low = Settings {
+        bootstrap: vec![bootstrap(1, 1)],
+        upload_cap: Some(ByteSize(1024)),
+        ..Settings::default()
+    };
+    let error = low.into_config(&dir, Purpose::Daemon).unwrap_err().to_string();
+    assert!(error.contains("--upload-cap") && error.contains("16 KiB"), "{error}");
+}

@@ -149,6 +149,12 @@ pub fn sign_body<T: Record>(identity: &Identity, body: &T) -> Signature {
     identity.sign_digest(&record_hash(body).0)
 }
 
+/// Signs a record hash that was made without keeping its body.
+#[must_use]
+pub(crate) fn sign_hash(identity: &Identity, hash: &RecordHash) -> Signature {
+    identity.sign_digest(&hash.0)
+}
+
 /// A body and the signature of the node it names as signer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

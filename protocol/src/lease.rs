@@ -58,10 +58,13 @@ pub struct Lease {
     pub grant: Option<RecordHash>,
     /// Makes two leases of equal terms distinct.
     pub nonce: Nonce,
+    /// Whether holders renew it by themselves, by its term, while its grant lasts and pays.
+    pub standing: bool,
 }
 
 record!(Lease, "lease", params::RECORD_BYTES_MAX, signer: owner, check: |l| {
-    ensure(l.from < l.until, || format!("ends ({}) before it begins ({})", l.until.0, l.from.0))
+    ensure(l.from < l.until, || format!("ends ({}) before it begins ({})", l.until.0, l.from.0))?;
+    ensure(!l.standing || l.grant.is_some(), || "standing without a grant".into())
 });
 
 impl Lease {
@@ -69,6 +72,28 @@ impl Lease {
     #[must_use]
     pub const fn term(&self) -> u64 {
         self.until.0.saturating_sub(self.from.0)
+    }
+
+    /// The first epoch at which the lease is over whatever its holders do: the term's end, for a
+    /// standing lease its grant's. With a grant that it does not name, or none, the term's end.
+    #[must_use]
+    pub fn ends_at_latest(&self, grant: Option<&Signed<Grant>>) -> Epoch {
+        let named = grant.filter(|g| self.standing && self.grant == Some(g.hash()));
+        named.map_or(self.until, |g| g.body.until.max(self.until))
+    }
+
+    /// The term, in whole terms, that a standing lease is in at an epoch at which somebody takes
+    /// it up: the first of them that ends later. The lease's own for every other, and before its
+    /// end. It does not go past `ends`.
+    #[must_use]
+    pub fn term_at(&self, epoch: Epoch, ends: Epoch) -> (Epoch, Epoch) {
+        let term = self.term();
+        if !self.standing || epoch < self.until || term == 0 {
+            return (self.from, self.until);
+        }
+        let past = (epoch.0 - self.until.0) / term + 1;
+        let from = self.from.0.saturating_add(past.saturating_mul(term));
+        (Epoch(from), Epoch(from.saturating_add(term).min(ends.0)))
     }
 }
 

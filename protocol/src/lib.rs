@@ -24,5 +24,6 @@ pub mod params;
 pub mod placement;
 pub mod placement_record;
 pub mod publish;
+pub mod quiet;
 pub mod segment;
 pub mod time;

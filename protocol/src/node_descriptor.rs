@@ -10,6 +10,7 @@ use crate::{
     list,
     network::NetworkId,
     params,
+    quiet::QuietHours,
     time::Epoch,
 };
 
@@ -102,6 +103,8 @@ pub struct NodeDescriptor {
     pub issues_grants: bool,
     /// Whether it takes new shards.
     pub accepts: bool,
+    /// When it caps its bandwidth.
+    pub quiet: QuietHours,
 }
 
 record!(

@@ -20,8 +20,17 @@ pub const RECORD_REPLICAS: usize = 4;
 
 /// Most bytes of a signed record, unless its kind says otherwise.
 pub const RECORD_BYTES_MAX: usize = 4 * 1024;
-/// Most bytes of a placement record: 64 holders with their receipts.
+/// BLAKE3 key-derivation context of the hash of a placement's receipts.
+pub const RECEIPTS_CONTEXT: &str = "EchoNet 2026 placement receipts v1";
+/// Most bytes of a placement record: 64 holders with their receipts, or 16 with
+/// theirs and some thirty steps of descent.
 pub const PLACEMENT_RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Steps of descent in a placement record at most; its bytes bound them sooner.
+pub const LINEAGE_STEPS_MAX: usize = 64;
+/// The highest version of a placement under one lease.
+pub const PLACEMENT_VERSION_MAX: u64 = u16::MAX as u64;
+/// Versions since the last one that a quorum signed, at most.
+pub const WEAK_VERSIONS_MAX: u64 = 1023;
 /// Most bytes of a genesis file.
 pub const GENESIS_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a segment descriptor: 64 shard hashes and a few numbers.

@@ -13,4 +13,5 @@ mod types;
 
 pub use plan::{PlacementPlan, place, score, survives_datacenter};
 pub use rank::{CAPACITY_CLASS_MAX, Straw, genesis_beacon, neg_log2, rank, weight};
+pub use rules::datacenter_name;
 pub use types::{BrokenRule, Candidate, PlacementRequest, Site, Standing, observed_prefix};

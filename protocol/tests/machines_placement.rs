@@ -12,6 +12,7 @@ use echonet_protocol::{
         BrokenRule, Candidate, PlacementRequest, Site, Standing, genesis_beacon, neg_log2,
         observed_prefix, place, rank, survives_datacenter,
     },
+    quiet::QuietHours,
     segment::{Scheme, SegmentId},
     time::Epoch,
 };
@@ -50,6 +51,7 @@ fn candidate(number: u64) -> Candidate {
         load_permille: 100,
         reliability_permille: 990,
         latency_ms: 20,
+        quiet: QuietHours::NONE,
     }
 }
 
@@ -305,7 +307,7 @@ fn replacements_break_what_must_be_broken_only() {
 
 /// What the rules say of some holders, counted in the most obvious way: per
 /// rule, in order of weight.
-fn penalty(scheme: Scheme, holders: &[&Candidate]) -> [usize; 7] {
+fn penalty(scheme: Scheme, holders: &[&Candidate]) -> [usize; 8] {
     let count = |key: &dyn Fn(&Candidate) -> Option<String>| {
         let mut counts = BTreeMap::<String, usize>::new();
         holders.iter().filter_map(|c| key(c)).for_each(|k| *counts.entry(k).or_default() += 1);
@@ -328,14 +330,62 @@ fn penalty(scheme: Scheme, holders: &[&Candidate]) -> [usize; 7] {
             + over(&count(&|c| Some(prefix(c))), 2),
         3.min(holders.len()).saturating_sub(datacenters.len()),
         over(&datacenters, m.saturating_sub(2).max(1)),
+        (0..168)
+            .map(|hour| holders.iter().filter(|c| c.quiet.has(hour)).count())
+            .map(|quiet| quiet.saturating_sub(m.saturating_sub(3).max(1)))
+            .sum(),
         holders.iter().filter(|c| c.standing == Standing::Vetting).count().saturating_sub(2),
         2.min(holders.len()).saturating_sub(regions.len()),
         over(&racks, 1),
     ]
 }
 
+#[test]
+fn no_more_holders_are_quiet_at_once_than_may_be() {
+    // Some spares are awake in every pool.
+    let mut all: Vec<Candidate> = (0..150).map(candidate).collect();
+    for (number, c) in (0_u64..).zip(&mut all) {
+        c.site.labels.datacenter = c.site.labels.operator.clone();
+        // Half are quiet at night, in two time zones whose nights overlap.
+        if number % 4 < 2 {
+            let from = 20 + 4 * (number % 4) as u8;
+            (0..7).flat_map(|day| (0..8).map(move |h| 24 * day + from + h)).for_each(|hour| {
+                c.quiet.add(hour);
+            });
+        }
+    }
+    let quiet_at_once = |holders: &[NodeId]| {
+        let of = |n: &NodeId| all.iter().find(|c| c.node == *n).unwrap().quiet;
+        (0..168).map(|hour| holders.iter().filter(|n| of(n).has(hour)).count()).max().unwrap()
+    };
+    for number in 0..30 {
+        let plan = place(&request(Scheme::DEFAULT, number), &all);
+        let mut holders: Vec<NodeId> = plan.holders().values().copied().collect();
+        assert_eq!(plan.broken(), [], "segment {number}");
+        assert!(quiet_at_once(&holders) <= 3, "segment {number}");
+        // Who steps in keeps to it, too.
+        let mut tried: BTreeSet<NodeId> = holders.iter().copied().collect();
+        for _ in 0..4 {
+            holders.remove(0);
+            let next = plan.replacement(holders.iter().copied(), &tried).unwrap();
+            tried.insert(next);
+            holders.push(next);
+            assert!(quiet_at_once(&holders) <= 3, "segment {number}");
+        }
+    }
+    // Where there are only quiet nodes, they are taken, and that is said.
+    all.retain(|c| !c.quiet.is_empty());
+    let plan = place(&request(Scheme::DEFAULT, 1), &all);
+    assert_eq!(plan.holders().len(), 16);
+    let [BrokenRule::Quiet { hours, count, limit: 3 }] = plan.broken()[..] else {
+        panic!("{:?}", plan.broken())
+    };
+    // Both nights overlap for four hours a day.
+    assert!((28..=84).contains(&hours) && count >= 8, "{hours} {count}");
+}
+
 /// All ways to pick n of the candidates.
-fn least_penalty(scheme: Scheme, all: &[Candidate]) -> [usize; 7] {
+fn least_penalty(scheme: Scheme, all: &[Candidate]) -> [usize; 8] {
     let n = scheme.n().min(all.len());
     (0_u32..1 << all.len())
         .filter(|set| set.count_ones() as usize == n)
@@ -375,6 +425,11 @@ fn rules_are_broken_only_as_far_as_brute_force_breaks_them() {
                 c.site.observed_prefix = [below(operators * 2) as u8; 16];
                 c.standing = if below(3) == 0 { Standing::Vetting } else { Standing::Full };
                 c.load_permille = below(1000) as u16;
+                if below(3) == 0 {
+                    // One of three days, some of its hours, in and out of others'.
+                    let (from, count) = (24 * below(3) as u8 + below(6) as u8, below(6) as u8);
+                    (from..from + count).for_each(|hour| c.quiet.add(hour));
+                }
                 c
             })
             .collect();
@@ -387,8 +442,8 @@ fn rules_are_broken_only_as_far_as_brute_force_breaks_them() {
         assert_eq!(holders.len(), scheme.n().min(all.len()), "seed {seed}");
         let found = penalty(scheme, &holders);
         assert_eq!(found, least_penalty(scheme, &all), "seed {seed}");
-        assert_eq!(plan.broken().is_empty(), found == [0; 7], "seed {seed}");
-        broken_count += usize::from(found != [0; 7]);
+        assert_eq!(plan.broken().is_empty(), found == [0; 8], "seed {seed}");
+        broken_count += usize::from(found != [0; 8]);
         let sites = holders.iter().map(|c| &c.site);
         let nodes = plan.holders().values().copied();
         assert_eq!(survives_datacenter(scheme, sites), plan.survives_datacenter(nodes));

@@ -10,6 +10,7 @@ use echonet_protocol::{
     node_descriptor::Labels,
     placement::{Candidate, PlacementPlan, PlacementRequest, Site, Standing, place},
     publish::{NotStored, SegmentStore, StoreConfig, StoreInput, StoreOutput, Stored, Trouble},
+    quiet::QuietHours,
     segment::{Scheme, SegmentId},
     time::Epoch,
 };
@@ -83,6 +84,7 @@ fn plan(scheme: Scheme, seed: u64, nodes: u64) -> PlacementPlan {
         load_permille: 0,
         reliability_permille: 1000,
         latency_ms: 1,
+        quiet: QuietHours::NONE,
     };
     let request = PlacementRequest {
         network: NetworkId([1; 32]),

@@ -109,6 +109,7 @@ fn vault(dir: &Path, shards: &[Bytes], _: &tokio::runtime::Runtime) -> anyhow::R
         from_epoch: 0,
         until_epoch: 100,
         sealed: true,
+        standing: None,
     };
     on_threads(shards, |number, shard| {
         let key = key(number);

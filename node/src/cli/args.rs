@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::EXIT_CODES;
 use crate::{
+    quiet::{QuietWindow, UtcOffset},
     service::{ServiceError, ServiceResult},
     settings::Role,
     units::{ByteSize, parse_time},
@@ -136,6 +137,28 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) quota: Option<ByteSize>,
+    /// Most bytes a second that are handed out to others, such as 2MiB [default: no cap]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upload_cap: Option<ByteSize>,
+    /// Most bytes a second that are taken in from others [default: no cap]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) download_cap: Option<ByteSize>,
+    /// Quiet hours of the week, such as "mon-fri 08:00-18:00": bandwidth is capped, and others
+    /// are told; repeat it or separate with commas
+    #[arg(long, value_name = "WINDOW", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) quiet: Vec<QuietWindow>,
+    /// How far the clock of --quiet is from UTC, such as +02:00; summer time is not known
+    /// [default: +00:00]
+    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quiet_utc_offset: Option<UtcOffset>,
+    /// Most bytes a second, either way, in quiet hours [default: 64KiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quiet_cap: Option<ByteSize>,
     /// Where the node is, such as a continent or country
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,9 @@ use super::{
 use crate::{
     crash_points::NODE_CRASH_POINTS,
     datadir::DataDir,
-    service::{NodeStatus, Peer, RepairStatus, ServiceError, ServiceResult, Work, WorkStatus},
+    service::{
+        LimitsStatus, NodeStatus, Peer, RepairStatus, ServiceError, ServiceResult, Work, WorkStatus,
+    },
     units::ByteSize,
 };
 
@@ -147,6 +149,7 @@ fn node_words(status: &NodeStatus) -> String {
         status.epoch,
         status.works,
     );
+    text.push_str(&limits_words(&status.limits));
     if let Some(vault) = &status.vault {
         let (live, used) = (ByteSize(vault.live_bytes), ByteSize(vault.used_bytes));
         let (quota, free) = (ByteSize(vault.quota_bytes), ByteSize(vault.free_pool_bytes));
@@ -165,6 +168,22 @@ fn node_words(status: &NodeStatus) -> String {
         text.push_str(&repair_words(repair));
     }
     text
+}
+
+/// The caps, where there are any.
+fn limits_words(limits: &LimitsStatus) -> String {
+    let caps = [("up", limits.upload_cap), ("down", limits.download_cap)];
+    let caps = caps.into_iter().filter_map(|(way, cap)| Some((way, ByteSize(cap?))));
+    let mut parts: Vec<String> = caps.map(|(way, cap)| format!("{way} {cap}/s")).collect();
+    if limits.quiet_hours > 0 {
+        let now = if limits.quiet_now { ", now" } else { "" };
+        let (hours, cap) = (limits.quiet_hours, ByteSize(limits.quiet_cap));
+        parts.push(format!("{cap}/s in {hours} quiet hours a week{now}"));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("\nlimits   {}", parts.join(", ")),
+    }
 }
 
 fn repair_words(repair: &RepairStatus) -> String {

@@ -254,9 +254,9 @@ pub async fn announcements(core: &Core, content: &ContentId) -> Vec<Signed<Annou
     newest.into_values().filter(|a| !a.body.withdrawn).collect()
 }
 
-/// Every valid placement record of some segments that can be found, earlier
-/// versions first. A later version whose predecessors are not at hand proves
-/// little, so it only adds holders to ask, and displaces none.
+/// The placement records of some segments that can be found: of each owner the
+/// one that wins. Every record proves its descent from its owner's first, so an
+/// older one of the same owner adds nothing.
 pub async fn placements(
     core: &Core,
     segments: &[SegmentId],
@@ -265,12 +265,15 @@ pub async fn placements(
     let ids = segments.iter().map(|segment| segment.0).collect();
     let mut found: BTreeMap<SegmentId, Vec<PlacementRecord>> = BTreeMap::new();
     for bytes in search(core, RecordKind::Placement, ids, patience).await {
-        if let Ok(record) = PlacementRecord::decode(&bytes, &core.network) {
-            found.entry(record.body.segment_id()).or_default().push(record);
+        let Ok(record) = PlacementRecord::decode(&bytes, &core.network) else { continue };
+        let records = found.entry(record.body.segment).or_default();
+        match records.iter_mut().find(|known| known.body.owner == record.body.owner) {
+            Some(known) if record.wins_over(known) => *known = record,
+            Some(_) => {}
+            None => records.push(record),
         }
     }
     for records in found.values_mut() {
-        records.sort_by_key(|record| record.body.version);
         records.truncate(PLACEMENTS_MAX);
     }
     found
@@ -285,7 +288,7 @@ pub fn record_id(core: &Core, kind: RecordKind, bytes: &[u8]) -> Option<Id> {
             Some(*signed.body.content.as_bytes())
         }
         RecordKind::Placement => {
-            Some(PlacementRecord::decode(bytes, &core.network).ok()?.body.segment_id().0)
+            Some(PlacementRecord::decode(bytes, &core.network).ok()?.body.segment.0)
         }
     }
 }

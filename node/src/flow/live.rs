@@ -20,7 +20,11 @@ use echonet_protocol::{
 };
 use futures::{StreamExt, stream};
 
-use crate::{core::Core, members::Reach};
+use crate::{
+    clock,
+    core::Core,
+    members::{Member, Reach},
+};
 
 /// Least and most MiB that are read of a work.
 const MIB_MIN: u64 = 4;
@@ -70,7 +74,7 @@ fn shares(mib: u64, checkers: usize) -> impl Iterator<Item = u32> {
     (0..checkers).map(move |i| ((mib * (i + 1) / checkers) - (mib * i / checkers)) as u32)
 }
 
-/// Nodes that may be asked, those that answered lately first.
+/// Nodes that may be asked, those that answered lately first, and those in quiet hours after others.
 fn able(core: &Core) -> Vec<NodeId> {
     let mut members = core.members.all();
     members.retain(|m| {
@@ -78,7 +82,9 @@ fn able(core: &Core) -> Vec<NodeId> {
             && m.reach != Reach::Unreachable
             && m.descriptor.body.node != core.node_id()
     });
-    members.sort_by_key(|m| (m.reach != Reach::Reachable, m.latency_ms));
+    let now = clock::now();
+    let quiet = |m: &Member| m.descriptor.body.quiet.is_quiet(now);
+    members.sort_by_key(|m| (m.reach != Reach::Reachable, quiet(m), m.latency_ms));
     members.into_iter().map(|m| m.descriptor.body.node).collect()
 }
 

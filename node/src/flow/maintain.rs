@@ -9,10 +9,10 @@ use std::{
 };
 
 use echonet_protocol::announcement::RecordKind;
-use echonet_vault::{MaintainError, Vault};
+use echonet_vault::{MaintainError, ScrubReport, Vault};
 
 use super::discover;
-use crate::{clock, core::Core};
+use crate::{clock, core::Core, keep::Event};
 
 /// Bytes read by the scrubber per second: 1 TB in about three days.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
@@ -43,7 +43,11 @@ pub async fn maintain(core: Arc<Core>) {
                 continue;
             }
             // Little and often: a minute's worth at once would take a disk from its readers.
-            if in_vault(&core, |vault| scrub(&vault)).await == Some(true) {
+            let Some(report) = in_vault(&core, |vault| scrub(&vault)).await else { continue };
+            for key in report.damaged {
+                core.keep.tell(Event::Damaged(key)).await;
+            }
+            if report.cycle_done {
                 scrub_from = Instant::now() + pause;
             }
         }
@@ -52,7 +56,10 @@ pub async fn maintain(core: Arc<Core>) {
             tracing::warn!("{e}");
         }
         let epoch = core.ending_epoch();
-        let _ = in_vault(&core, move |vault| vault_round(&vault, epoch.map(|e| e.0))).await;
+        let collected = in_vault(&core, move |vault| vault_round(&vault, epoch.map(|e| e.0))).await;
+        if collected.is_some_and(|dropped| dropped > 0) {
+            core.keep.tell(Event::Collected).await;
+        }
         if core.serves() && round.is_multiple_of(ROUNDS_PER_PASSING) {
             pass_on(&core).await;
         }
@@ -73,9 +80,19 @@ async fn in_vault<T: Send + 'static>(
     None
 }
 
-fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
+/// Collects and compacts; how many shards and placement records went.
+fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<u64, MaintainError> {
+    let mut dropped = 0;
     if let Some(epoch) = epoch {
         let report = vault.collect(epoch)?;
+        dropped = report.dropped + report.placements_dropped;
+        if report.renewal.renewed > 0 {
+            tracing::info!("epoch {epoch}: {} leases were renewed", report.renewal.renewed);
+        }
+        if report.renewal.unpaid > 0 {
+            let unpaid = report.renewal.unpaid;
+            tracing::warn!("epoch {epoch}: {unpaid} leases end: their grants pay for no more here");
+        }
         if report.dropped > 0 {
             tracing::info!(
                 "epoch {epoch}: {} shards without a lease were collected",
@@ -86,17 +103,17 @@ fn vault_round(vault: &Vault, epoch: Option<u64>) -> Result<(), MaintainError> {
     while let Some(report) = vault.compact_step(GARBAGE_PERCENT)? {
         tracing::info!("volume {} was compacted: {} bytes came back", report.volume, report.bytes);
     }
-    Ok(())
+    Ok(dropped)
 }
 
-/// A step of the scrubber; whether it ended a pass over everything.
-fn scrub(vault: &Vault) -> Result<bool, MaintainError> {
+/// A step of the scrubber.
+fn scrub(vault: &Vault) -> Result<ScrubReport, MaintainError> {
     let report = vault.scrub_step(SCRUB_BYTES_PER_S)?;
     for key in &report.damaged {
         let segment = data_encoding::HEXLOWER.encode(&key.segment);
         tracing::error!("shard {} of segment {segment} is damaged and was set aside", key.index);
     }
-    Ok(report.cycle_done)
+    Ok(report)
 }
 
 /// Has every record that is kept here kept by those who are responsible for it

@@ -7,7 +7,8 @@ use std::{
 };
 
 use echonet_protocol::{
-    content_id::ContentId, identity::NodeId, manifest::ManifestBody, params, segment::SegmentId,
+    bytes::RecordHash, content_id::ContentId, identity::NodeId, manifest::ManifestBody, params,
+    segment::SegmentId,
 };
 use futures::{StreamExt, stream};
 
@@ -19,7 +20,7 @@ use super::fetch::{
 };
 use crate::{
     core::Core,
-    service::{SegmentStatus, ServiceResult, ShardStatus, WorkStatus},
+    service::{PlacementStatus, SegmentStatus, ServiceResult, ShardStatus, WorkStatus},
 };
 
 /// Holders asked at once.
@@ -103,6 +104,14 @@ async fn ask_holders(
     answers.buffer_unordered(PARALLEL).collect::<Vec<_>>().await.into_iter().flatten().collect()
 }
 
+fn placement_status((owner, version, hash): &(NodeId, u64, RecordHash)) -> PlacementStatus {
+    PlacementStatus {
+        owner: owner.to_string(),
+        version: *version,
+        hash: data_encoding::HEXLOWER.encode(&hash.0),
+    }
+}
+
 fn segment_status(
     segment: SegmentId,
     located: Option<&Located>,
@@ -133,7 +142,7 @@ fn segment_status(
         segment_id: segment.to_string(),
         scheme: scheme.to_string(),
         shard_bytes: located.descriptor.shard_len() as u64,
-        placements: Vec::new(),
+        placements: located.records.iter().map(placement_status).collect(),
         shards: shards.collect(),
     }
 }

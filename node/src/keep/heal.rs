@@ -30,6 +30,7 @@ pub(super) async fn heal(
         segment: record.body.segment,
         descriptor: record.descriptor.clone(),
         holders: others.map(|(index, node): &(u8, NodeId)| (*index, vec![*node])).collect(),
+        records: Vec::new(),
     };
     let mut rebuilt = rebuild(core, &located, &[index]).await.map_err(|e| e.to_string())?;
     let shard = rebuilt.shards.remove(&index).ok_or("it was not made again")?;

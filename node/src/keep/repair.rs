@@ -102,6 +102,7 @@ fn staying(record: &PlacementRecord, lost: &[u8]) -> Located {
         segment: record.body.segment,
         descriptor: record.descriptor.clone(),
         holders: holders.map(|(index, node)| (*index, vec![*node])).collect(),
+        records: Vec::new(),
     }
 }
 
@@ -140,7 +141,8 @@ async fn own_shard(
     record: &PlacementRecord,
     index: u8,
 ) -> Result<Bytes, PlaceError> {
-    let failed = |reason: &dyn std::fmt::Display| PlaceError::Own { index, reason: reason.to_string() };
+    let failed =
+        |reason: &dyn std::fmt::Display| PlaceError::Own { index, reason: reason.to_string() };
     let Some(vault) = core.vault.clone() else { return Err(failed(&"this node holds no shards")) };
     let key = Key { segment: record.body.segment.0, index };
     let read = tokio::task::spawn_blocking(move || vault.read_verified(key)).await;

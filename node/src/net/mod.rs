@@ -6,6 +6,7 @@
 //! record handed to [`records`] must have been verified already.
 
 pub mod address;
+pub mod bandwidth;
 pub mod dial_memory;
 pub mod endpoint;
 pub mod gate;

@@ -18,26 +18,29 @@ use echonet_protocol::{
     time::Epoch,
 };
 use echonet_vault::{
-    AdmitError, Key, LeaseMeta, Pool, PutRequest, Reservation, StoredLease, Vault, WriteError,
+    AdmitError, Key, LeaseMeta, PlacementKey, Pool, PutRequest, Reservation, Standing, StoredLease,
+    Vault, WriteError,
 };
 use serde_bytes::ByteBuf;
 
 use super::{
     ServeResult,
     bulk::BulkUse,
+    reads::PATIENCE,
     refuse, reply, say,
     trees::{self, Hashed},
     unread,
 };
-use crate::{core::Core, net::gate::PeerInfo, net::node_protocol::stream::NodeStream};
+use crate::{
+    core::Core,
+    keep::Event,
+    net::{bandwidth::Way, gate::PeerInfo, node_protocol::stream::NodeStream},
+};
 
 /// Bytes read from the stream at once.
 const STEP_BYTES: usize = 256 * 1024;
 /// Epochs that an owner's clock may be ahead of this node's.
 const EPOCHS_AHEAD_MAX: u64 = 2;
-
-/// Low bits of a placement's sequence in the vault that count versions.
-const VERSION_BITS: u32 = 24;
 
 /// What a publisher asks when it sends a shard.
 #[derive(Debug)]
@@ -71,11 +74,9 @@ fn admit(
     let invalid = |reason: &dyn std::fmt::Display| refuse(RefusalCode::Invalid, reason);
     lease.verify(&core.network).map_err(|e| invalid(&e))?;
     let (body, epoch) = (&lease.body, core.epoch());
-    if body.until <= epoch {
-        return Err(refuse(
-            RefusalCode::NoLease,
-            format!("the lease ended in epoch {}", body.until.0),
-        ));
+    let ends = body.ends_at_latest(grant.as_ref());
+    if ends <= epoch {
+        return Err(refuse(RefusalCode::NoLease, format!("the lease ended in epoch {}", ends.0)));
     }
     if body.from.0 > epoch.0 + EPOCHS_AHEAD_MAX {
         return Err(invalid(&format!(
@@ -95,13 +96,21 @@ fn admit(
         }
         (Some(_), _) => return Err(not_granted("the lease names a grant that was not sent along")),
     };
+    // Who takes a standing lease up late owes the term that it is in, not those before.
+    let (from, until) = body.term_at(epoch, ends);
+    let granted = grant.as_ref().filter(|_| body.standing);
+    let standing = granted.map(|grant| Standing {
+        term_epochs: body.term(),
+        grant_byte_epochs: grant.body.byte_epochs,
+    });
     let meta = LeaseMeta {
         id: lease.hash().0,
         owner: body.owner.0,
         pool,
-        from_epoch: body.from.0,
-        until_epoch: body.until.0,
+        from_epoch: from.0,
+        until_epoch: until.0,
         sealed: false,
+        standing,
     };
     Ok(Admitted { lease, grant, meta })
 }
@@ -207,6 +216,8 @@ pub(super) async fn store(
             Pool::Granted { .. } => BulkUse::Granted,
             Pool::Free { .. } => BulkUse::Free,
         };
+        let passed = core.bandwidth.pass(Way::Down, peer.prefix, length, PATIENCE).await;
+        passed.map_err(|e| refuse(RefusalCode::Busy, e))?;
         let _permit = core.bulk.reserve(purpose, peer.prefix, length).await?;
         say(stream, &Response::Ready).await?;
         let put = PutRequest {
@@ -304,63 +315,106 @@ pub(super) async fn add_lease(
 }
 
 pub(super) async fn seal(core: &Arc<Core>, placements: Vec<ByteBuf>) -> Result<Response, Refusal> {
-    let vault = vault(core)?;
     bounded(placements.len())?;
-    let (network, own) = (core.network, core.node_id());
-    let sealed = blocking(move || {
-        let mut sealed = 0;
-        for bytes in placements {
-            let record = PlacementRecord::decode(&bytes, &network)
-                .map_err(|e| refuse(RefusalCode::Invalid, e))?;
-            sealed += u16::from(seal_one(&vault, own, &record, bytes.into_vec())?);
-        }
-        Ok(sealed)
+    let (network, mut records) = (core.network, Vec::new());
+    for bytes in placements {
+        records.push(bytes.into_vec());
+    }
+    let decoded = blocking(move || {
+        let decode = |bytes: Vec<u8>| PlacementRecord::decode(&bytes, &network).map(|r| (r, bytes));
+        records.into_iter().map(decode).collect::<Result<Vec<_>, _>>()
     });
-    Ok(Response::Done(sealed.await??))
+    let decoded = decoded.await?.map_err(|e| refuse(RefusalCode::Invalid, e))?;
+    let mut sealed = 0;
+    for (record, bytes) in decoded {
+        sealed += u16::from(keep_record(core, record, bytes).await?);
+    }
+    Ok(Response::Done(sealed))
 }
 
-/// Keeps what a placement record says that this node holds; whether it holds it.
+/// Keeps what a verified placement record says that this node holds, and has it kept whole;
+/// whether it holds it. One that no longer names this node is remembered too, in the place of
+/// the one that did.
+pub(crate) async fn keep_record(
+    core: &Arc<Core>,
+    record: PlacementRecord,
+    bytes: Vec<u8>,
+) -> Result<bool, Refusal> {
+    let (vault, own) = (vault(core)?, core.node_id());
+    let kept = blocking(move || seal_one(&vault, own, &record, bytes).map(|kept| (kept, record)));
+    let (kept, record) = kept.await??;
+    match kept {
+        Kept::Held | Kept::Replaced => core.keep.tell(Event::Held(Box::new(record))).await,
+        Kept::Known => return Ok(true),
+        Kept::Not => return Ok(false),
+    }
+    Ok(kept == Kept::Held)
+}
+
+/// What became of a placement record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// It names this node and is in the vault now.
+    Held,
+    /// It takes the place of one that named this node.
+    Replaced,
+    /// It, or a later one, was there before.
+    Known,
+    /// It is of no concern to this node.
+    Not,
+}
+
+/// Keeps what a placement record says that this node holds.
 fn seal_one(
     vault: &Vault,
     own: NodeId,
     record: &PlacementRecord,
     bytes: Vec<u8>,
-) -> Result<bool, Refusal> {
-    // A later version is made by holders, not handed in by a stranger with one signature.
-    if record.body.version > 1 {
-        let reason = "only version 1 of a placement is sealed; later ones are signed by holders";
-        return Err(refuse(RefusalCode::Invalid, reason));
-    }
-    let Some(receipt) = record.body.receipts.iter().find(|r| r.body.holder == own) else {
-        return Ok(false);
+) -> Result<Kept, Refusal> {
+    let (segment, owner) = (record.body.segment.0, record.body.owner.0);
+    let Some(receipt) = record.receipts.iter().find(|r| r.body.holder == own) else {
+        let known = vault.placement(&PlacementKey { segment, owner });
+        // Only where this node holds something under that owner's word already.
+        if !matches!(known, Ok(Some(_))) {
+            return Ok(Kept::Not);
+        }
+        return put_placement(vault, record, bytes, Kept::Replaced);
     };
-    let key = Key { segment: receipt.body.segment.0, index: receipt.body.index };
+    // Fewer than a quorum do not speak for a holder that they did not hear.
+    if !record.binds(&own) {
+        return Ok(Kept::Not);
+    }
+    let key = Key { segment, index: receipt.body.index };
     let leases = vault.leases(key).map_err(|e| refuse(RefusalCode::Internal, e))?;
     let is_named = |l: &StoredLease| {
         RecordHash(l.meta.id) == receipt.body.lease && l.meta.owner == record.body.owner.0
     };
     // A stranger's record over an owner's receipts seals nothing and is not kept.
     if !leases.iter().any(is_named) {
-        return Ok(false);
+        return Ok(Kept::Not);
     }
     match vault.seal(key, receipt.body.lease.0) {
         Ok(_) => {}
         Err(WriteError::NotStored | WriteError::NoSuchLease | WriteError::LeaseEnded) => {
-            return Ok(false);
+            return Ok(Kept::Not);
         }
         Err(e) => return Err(write_refusal(e)),
     }
-    let (owner, sequence) = (record.body.owner.0, sequence_of(record));
-    match vault.put_placement(key.segment, owner, sequence, Bytes::from(bytes)) {
-        Ok(_) | Err(WriteError::StalePlacement { .. }) => Ok(true),
-        Err(e) => Err(write_refusal(e)),
-    }
+    put_placement(vault, record, bytes, Kept::Held)
 }
 
-/// Of two records of one owner and segment the later lease's counts, then the later version.
-fn sequence_of(record: &PlacementRecord) -> u64 {
-    let until = record.body.receipts.iter().map(|r| r.body.until.0).max();
-    until.unwrap_or(0).saturating_mul(1 << VERSION_BITS).saturating_add(record.body.version)
+fn put_placement(
+    vault: &Vault,
+    record: &PlacementRecord,
+    bytes: Vec<u8>,
+    kept: Kept,
+) -> Result<Kept, Refusal> {
+    let (segment, owner) = (record.body.segment.0, record.body.owner.0);
+    match vault.put_placement(segment, owner, record.sequence(), Bytes::from(bytes)) {
+        Ok(_) => Ok(kept),
+        Err(WriteError::StalePlacement { .. }) => Ok(Kept::Known),
+        Err(e) => Err(write_refusal(e)),
+    }
 }
 
 pub(super) async fn end_leases(

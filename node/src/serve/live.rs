@@ -18,7 +18,7 @@ use echonet_protocol::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{ServeResult, refuse, reply, say};
+use super::{ServeResult, reads::PATIENCE, refuse, reply, say};
 use crate::{
     client::SliceWanted,
     clock,
@@ -30,7 +30,7 @@ use crate::{
         segment::{Account, Located},
         stream::{Delivery, stream_pages},
     },
-    net::node_protocol::stream::NodeStream,
+    net::{bandwidth::Way, gate::PeerInfo, node_protocol::stream::NodeStream},
 };
 
 /// Rows read of each segment.
@@ -45,9 +45,12 @@ const ROWS_AT_ONCE: usize = 4;
 const PARALLEL: usize = 32;
 /// Bytes of a leaf.
 const LEAF_BYTES: u64 = 1024;
+/// What the rows of a segment are counted as, bytes: 8 rows of 16 shards, with their proofs.
+const ROWS_BYTES: usize = 8 * 16 * 2_200;
 
 pub(super) async fn check(
     core: &Arc<Core>,
+    peer: &PeerInfo,
     content: ContentId,
     segments: Vec<SegmentId>,
     mib: u32,
@@ -59,6 +62,13 @@ pub(super) async fn check(
     let Ok(_permit) = core.live_checks.try_acquire() else {
         return Err(refuse(RefusalCode::Busy, "this node is checking another work").into());
     };
+    if core.bandwidth.is_quiet() {
+        let reason = "these are this node's quiet hours; ask another one";
+        return Err(refuse(RefusalCode::Busy, reason).into());
+    }
+    let bytes = ((mib as usize) << 20) + segments.len() * ROWS_BYTES;
+    let passed = core.bandwidth.pass(Way::Down, peer.prefix, bytes, PATIENCE).await;
+    passed.map_err(|e| refuse(RefusalCode::Busy, e))?;
     say(stream, &Response::Ready).await?;
     let check = look(core, content, segments, mib).await?;
     reply(stream, &Response::Live(check)).await

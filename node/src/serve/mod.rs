@@ -5,7 +5,7 @@
 //! durable, and every refusal says why. Limits per peer are `net`'s affair.
 
 pub mod bulk;
-mod holder;
+pub(crate) mod holder;
 mod issuer;
 mod live;
 mod reads;
@@ -95,7 +95,7 @@ impl Handler {
                 reads::content(&self.core, peer, content, slice, stream).await
             }
             Request::CheckLive { content, segments, mib } => {
-                live::check(&self.core, content, segments, mib, stream).await
+                live::check(&self.core, peer, content, segments, mib, stream).await
             }
             other => {
                 let response = self.answer(peer, other).await?;

@@ -3,7 +3,7 @@
 //! The reader verifies; this node checks what it read from disk only where it
 //! hashes it anyway.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echonet_protocol::{
@@ -21,12 +21,22 @@ use super::{
 };
 use crate::{
     core::Core,
-    net::{gate::PeerInfo, node_protocol::stream::NodeStream},
+    net::{
+        bandwidth::Way,
+        gate::PeerInfo,
+        node_protocol::stream::{ABORTED, NodeStream, StreamError},
+    },
     owner::rows::WorkState,
 };
 
 /// Bytes written to the stream at once.
 const STEP_BYTES: usize = 256 * 1024;
+/// Bytes of a leaf.
+const LEAF_BYTES: u64 = 1024;
+/// Longest wait for the cap before an answer begins.
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+/// Longest wait in the midst of one: readers give up what stalls for 10 s.
+const STEP_PATIENCE: Duration = Duration::from_secs(8);
 /// Bytes of a full copy that one request may ask for.
 const CONTENT_SLICE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -49,6 +59,14 @@ pub(super) async fn shard(
     };
     let length = located.shard_len() as usize;
     let range = checked(slice, length as u64)?;
+    // One leaf is always answered, whatever else is capped: audits ask for no more.
+    let is_one_leaf = slice.group_log == 0 && slice.length <= LEAF_BYTES;
+    if !is_one_leaf {
+        let bytes = if slice.group_log == SliceSpec::WHOLE { length as u64 } else { slice.length };
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let passed = core.bandwidth.pass(Way::Up, peer.prefix, bytes, PATIENCE).await;
+        passed.map_err(|e| refuse(RefusalCode::Busy, e))?;
+    }
     if slice.group_log == SliceSpec::WHOLE {
         let permit = core.bulk.reserve(BulkUse::Read, peer.prefix, length).await?;
         let read = tokio::task::spawn_blocking(move || located.read_range(0, length));
@@ -101,6 +119,26 @@ fn checked(slice: SliceSpec, total: u64) -> Result<Range<u64>, Refusal> {
     Ok(slice.offset..end)
 }
 
+/// Writes bulk bytes as fast as the cap allows. A refusal in their midst would look like a lie, so
+/// a stream whose turn does not come is given up.
+async fn capped(
+    core: &Core,
+    peer: &PeerInfo,
+    mut bytes: Bytes,
+    stream: &mut NodeStream,
+) -> ServeResult<()> {
+    while !bytes.is_empty() {
+        let step = core.bandwidth.step(Way::Up, bytes.len());
+        let passed = core.bandwidth.pass(Way::Up, peer.prefix, step, STEP_PATIENCE).await;
+        if let Err(e) = passed {
+            stream.abort(ABORTED);
+            return Err(StreamError::Failed(e.to_string()).into());
+        }
+        stream.write_all(bytes.split_to(step)).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn content(
     core: &Arc<Core>,
     peer: &PeerInfo,
@@ -122,7 +160,7 @@ pub(super) async fn content(
     let (total, encoded) = (copy.total(), copy.encoded_len());
     say(stream, &Response::Slice { total, encoded }).await?;
     while let Some(part) = copy.next_part().await? {
-        stream.write_all(part.into()).await?;
+        capped(core, peer, part.into(), stream).await?;
     }
     stream.finish();
     Ok(())

@@ -163,23 +163,6 @@ fn announcement(
     })
 }
 
-/// A later version replaces an earlier one only if the holders of that one
-/// signed it: else one signature of anybody could displace the owner's record.
-fn check_succession(core: &Core, record: &PlacementRecord) -> Result<(), String> {
-    let body = &record.body;
-    if body.version == 1 {
-        return Ok(());
-    }
-    let key = store_key(core, RecordKind::Placement, &body.segment_id().0);
-    let stored = core.records.get(&key, clock::now().0);
-    let of_owner = stored.iter().find(|r| r.publisher == body.owner.0);
-    let missing = || format!("placement version {} without the one before it", body.version);
-    let before = of_owner.ok_or_else(missing)?;
-    let before =
-        PlacementRecord::decode(&before.bytes, &core.network).map_err(|e| e.to_string())?;
-    record.verify_successor(&before)
-}
-
 fn placement(
     core: &Core,
     prefix: ObservedPrefix,
@@ -187,16 +170,13 @@ fn placement(
     now: UnixSeconds,
 ) -> Result<StoredRecord, String> {
     let record = PlacementRecord::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
-    check_succession(core, &record)?;
-    let body = record.body;
-    // As long as the last of its receipts.
-    let until = body.receipts.iter().map(|r| r.body.until).max().unwrap_or_default();
-    let expires = core.genesis.epoch_start(until).0;
+    let (sequence, body) = (record.sequence(), record.body);
+    let expires = core.genesis.epoch_start(record.lease.body.until).0;
     Ok(StoredRecord {
-        key: store_key(core, RecordKind::Placement, &body.segment_id().0),
+        key: store_key(core, RecordKind::Placement, &body.segment.0),
         kind: RecordKind::Placement.number(),
         publisher: body.owner.0,
-        sequence: body.version,
+        sequence,
         expires_unix_s: expires.min(now.0 + EXPIRY_S_MAX),
         prefix,
         bytes,

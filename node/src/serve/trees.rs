@@ -50,13 +50,13 @@ impl Default for Trees {
 }
 
 /// The hash of a shard that arrived, and the tree that it came from.
-pub(super) struct Hashed {
-    pub(super) root: [u8; 32],
+pub(crate) struct Hashed {
+    pub(crate) root: [u8; 32],
     nodes: Arc<[u8]>,
 }
 
 /// Hashes a shard once for everything that wants its hash or its tree.
-pub(super) fn hash(shard: &[u8]) -> Result<Hashed, Refusal> {
+pub(crate) fn hash(shard: &[u8]) -> Result<Hashed, Refusal> {
     let tree = verified::outboard(shard, TREE_LOG);
     let tree = tree.map_err(|e| refuse(RefusalCode::Internal, e))?;
     Ok(Hashed { root: tree.root, nodes: tree.nodes.into() })
@@ -163,6 +163,7 @@ mod tests {
             from_epoch: 0,
             until_epoch: 9,
             sealed: true,
+            standing: None,
         };
         let reservation = vault.reserve(key, shard.len() as u64, &lease, u128::MAX).unwrap();
         let (shard, meta) = (shard.to_vec().into(), b"descriptor".to_vec().into());

@@ -176,7 +176,11 @@ async fn status_shows_every_shard_and_its_holder() {
     assert_eq!(segment["shards"][1]["alive"], false);
     let words = run(&echonet, &["status", &id]).await.stdout;
     assert!(words.contains("1 of 2 shards alive"), "{words}");
-    assert_eq!(run(&echonet, &["--json", "status"]).await.last_json()["event"], "status");
+    let last = run(&echonet, &["--json", "status"]).await.last_json();
+    assert_eq!((&last["event"], &last["limits"]["quiet_now"]), (&"status".into(), &true.into()));
+    let words = run(&echonet, &["status"]).await.stdout;
+    let limits = "\nlimits   up 2 MiB/s, 64 KiB/s in 50 quiet hours a week, now\n";
+    assert!(format!("{words}\n").contains(limits), "{words}");
     assert_eq!(run(&echonet, &["--json", "ls"]).await.last_json()["works"], serde_json::json!([]));
     assert_eq!(run(&echonet, &["--json", "peers"]).await.last_json()["event"], "peers");
 }

@@ -10,9 +10,9 @@ use echonet_node::{
     api::server::ApiServer,
     datadir::{ApiFile, DataDir, Lock},
     service::{
-        Drained, Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest,
-        Published, ReceiptCount, SegmentStatus, Service, ServiceError, ServiceResult, ShardStatus,
-        Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, LimitsStatus, NodeStatus, Peer, Progress, ProgressSender,
+        PublishRequest, Published, ReceiptCount, SegmentStatus, Service, ServiceError,
+        ServiceResult, ShardStatus, Sink, Work, WorkStatus,
     },
 };
 use echonet_protocol::content_id::ContentId;
@@ -161,6 +161,13 @@ impl Service for Fake {
             addrs: vec!["127.1.2.3:4700".to_owned()],
             peers: 3,
             epoch: 4,
+            limits: LimitsStatus {
+                upload_cap: Some(2 << 20),
+                download_cap: None,
+                quiet_cap: 64 << 10,
+                quiet_hours: 50,
+                quiet_now: true,
+            },
             vault: None,
             repair: None,
             works: 0,

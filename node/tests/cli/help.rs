@@ -29,6 +29,9 @@ fn help_of_commands_documents_what_is_not_obvious() {
     assert!(help("get").contains("a file named like the ContentID"));
     assert!(help("publish").contains("`-` reads standard input"));
     assert!(help("node").contains("10GiB, 200G or 512MiB"));
+    for text in ["2MiB [default: no cap]", "\"mon-fri 08:00-18:00\"", "summer time is not known"] {
+        assert!(help("node").contains(text), "{text}: {}", help("node"));
+    }
     assert!(!help("node").contains("until-stdin-closes"), "internal flags stay hidden");
     assert!(!help("node").contains("issuer"), "secrets are no flags: process lists show them");
 }

@@ -1,16 +1,20 @@
 //! Forged and foreign records: refused with words, and no honest work is hidden
 //! by them.
 
-use echonet_node::{clock, node::Node};
+use echonet_node::{
+    clock,
+    flow::discover::{self, Patience},
+    node::Node,
+};
 use echonet_protocol::{
     announcement::{Location, RecordKind},
-    bytes::{ManifestHash, RecordHash},
+    bytes::ManifestHash,
     content_id::ContentId,
-    identity::{Identity, Signed, record_hash, sign_body},
-    lease::Receipt,
+    identity::{Identity, Signed},
+    lease::{Lease, Receipt},
     node_descriptor::Roles,
     params,
-    placement_record::{Placement, PlacementRecord, PlacementSignature},
+    placement_record::{FirstPlacement, PlacementRecord, PlacementSignature, Step, receipts_hash},
     segment::{Scheme, SegmentId},
     time::UnixSeconds,
 };
@@ -72,10 +76,16 @@ async fn records_that_are_not_what_they_say_are_refused_with_words() {
 
 /// Receipts of holders that do not exist, for every shard.
 fn made_up(real: &PlacementRecord, label: &str) -> Vec<Signed<Receipt>> {
-    let receipts = real.body.receipts.iter().enumerate();
+    made_up_for(&real.lease, real, label)
+}
+
+/// The same under another lease.
+fn made_up_for(lease: &Signed<Lease>, real: &PlacementRecord, label: &str) -> Vec<Signed<Receipt>> {
+    let receipts = real.receipts.iter().enumerate();
     let receipts = receipts.map(|(i, receipt)| {
         let holder = stranger(&format!("{label} {i}"));
-        let body = Receipt { holder: holder.node_id(), ..receipt.body.clone() };
+        let (holder_id, lease) = (holder.node_id(), lease.hash());
+        let body = Receipt { holder: holder_id, lease, ..receipt.body.clone() };
         Signed::new(&holder, body)
     });
     receipts.collect()
@@ -87,20 +97,17 @@ fn usurped(
     version: u64,
     receipts: Vec<Signed<Receipt>>,
 ) -> PlacementRecord {
-    let body = Placement {
-        version,
-        previous: Some(if version == 2 { record_hash(&real.body) } else { RecordHash([1; 32]) }),
-        receipts,
-        ..real.body.clone()
-    };
+    let mut record = real.clone();
+    record.lineage = vec![Step::of(real)];
+    record.body = real.next_body(&receipts);
+    record.body.version = version;
+    record.receipts = receipts;
+    record.ballot = Some(0);
     let mut signers: Vec<Identity> = (0..16).map(|i| stranger(&format!("usurper {i}"))).collect();
     signers.sort_by_key(Identity::node_id);
-    let sign = |signer: &Identity| PlacementSignature {
-        signer: signer.node_id(),
-        sig: sign_body(signer, &body),
-    };
-    let signatures = signers.iter().map(sign).collect();
-    PlacementRecord { body, signatures }
+    let sign = |signer: &Identity| PlacementSignature::new(signer, &record.body, Some(0));
+    record.signatures = signers.iter().map(sign).collect();
+    record
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,15 +128,18 @@ async fn placements_with_forged_receipts_or_by_usurpers_hide_nothing() {
         let found = discover::placements(crook.core(), &[segment], Patience::Short).await;
         let real = &found[&segment][0];
         let mut forged = real.clone();
-        forged.body.receipts[0].body.holder = crook.node_id();
+        forged.receipts[0].body.holder = crook.node_id();
         let mut stolen = real.clone();
-        stolen.body.receipts = made_up(real, "nobody");
+        stolen.receipts = made_up(real, "nobody");
+        stolen.body.holders =
+            stolen.receipts.iter().map(|r| (r.body.index, r.body.holder)).collect();
+        stolen.body.receipts = receipts_hash(&stolen.receipts);
         let later = usurped(real, 2, made_up(real, "later"));
-        let much_later = usurped(real, u64::MAX, made_up(real, "much later"));
+        let much_later = usurped(real, params::PLACEMENT_VERSION_MAX, made_up(real, "much later"));
         // One receipt is real: a holder may find itself named.
         let mut half = made_up(real, "half");
-        half[0] = real.body.receipts[0].clone();
-        let named = usurped(real, 1 << 40, half);
+        half[0] = real.receipts[0].clone();
+        let named = usurped(real, 1 << 10, half);
         for node in &net.nodes {
             for (record, what) in [
                 (&forged, "a forged receipt"),
@@ -175,12 +185,12 @@ async fn made_up_holders_beside_the_real_ones_cost_time_only() {
     for (n, node) in net.nodes.iter().enumerate() {
         let records = (0..20).map(|i| {
             let owner = stranger(&format!("owner {n} {i}"));
-            let body = Placement {
-                owner: owner.node_id(),
-                receipts: made_up(&real, &format!("crowd {n} {i}")),
-                ..real.body.clone()
-            };
-            (RecordKind::Placement, PlacementRecord::first(&owner, body).encode())
+            let lease = Lease { owner: owner.node_id(), grant: None, ..real.lease.body.clone() };
+            let lease = Signed::new(&owner, lease);
+            let receipts = made_up_for(&lease, &real, &format!("crowd {n} {i}"));
+            let descriptor = real.descriptor.clone();
+            let first = FirstPlacement { descriptor, lease, grant: None, receipts };
+            (RecordKind::Placement, PlacementRecord::first(&owner, first).encode())
         });
         attacker.client.put_records(&node.node_id(), records.collect()).await.unwrap();
     }

@@ -33,7 +33,7 @@ use echonet_protocol::{
     message::{self, Envelope, Request, Response},
     network::NetworkId,
     params,
-    placement_record::{Placement, PlacementRecord},
+    placement_record::{FirstPlacement, PlacementRecord},
     segment::{Scheme, SegmentDescriptor, SegmentId},
     time::{Epoch, UnixSeconds},
 };
@@ -111,6 +111,7 @@ impl<'a> ByHand<'a> {
             until: Epoch(epoch.0 + 100),
             grant: self.grant.as_ref().map(Signed::hash),
             nonce: Nonce(clock::random()),
+            standing: false,
         };
         Signed::new(&self.owner, body)
     }
@@ -127,16 +128,10 @@ impl<'a> ByHand<'a> {
                 core.client.store_shard(holder, &claim, &coded.descriptor, index, 1, shard.clone());
             receipts.push(stored.await.unwrap());
         }
-        let body = Placement {
-            v: params::FORMAT_VERSION,
-            network: core.network,
-            owner: self.owner.node_id(),
-            descriptor: coded.descriptor.clone(),
-            version: 1,
-            previous: None,
-            receipts,
-        };
-        let record = PlacementRecord::first(&self.owner, body);
+        let LeaseClaim { lease, grant } = claim;
+        let descriptor = coded.descriptor.clone();
+        let first = FirstPlacement { descriptor, lease, grant, receipts };
+        let record = PlacementRecord::first(&self.owner, first);
         for holder in holders {
             assert_eq!(core.client.seal(holder, vec![record.encode()]).await.unwrap(), 1);
         }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use echonet_node::{
     config::NodeConfig,
+    net::bandwidth::Caps,
     node::Node,
     service::{Fetched, GetRequest, PublishRequest, Published, Service, ServiceResult},
 };
@@ -98,6 +99,7 @@ impl Net {
                 operator: format!("operator-{operator}"),
             },
             quota_bytes: 2 << 30,
+            caps: Caps::default(),
             relays: vec![],
             issuer_secret: (i < 3).then_some(self.issuer),
         }
@@ -131,6 +133,7 @@ impl Net {
             roles,
             labels: Labels::default(),
             quota_bytes: 0,
+            caps: Caps::default(),
             relays: vec![],
             issuer_secret: None,
         };

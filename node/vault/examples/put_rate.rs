@@ -35,6 +35,7 @@ fn put(vault: &Vault, number: u64, shard: bytes::Bytes) -> Result<(), Anything> 
         from_epoch: 0,
         until_epoch: 100,
         sealed: true,
+        standing: None,
     };
     let reservation = vault.reserve(key, shard.len() as u64, &lease, u128::MAX)?;
     let meta = bytes::Bytes::from_static(b"descriptor");

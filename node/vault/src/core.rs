@@ -1,6 +1,6 @@
 //! What all parts of an open vault share, and how many bytes it takes.
 use crate::config::VaultConfig;
-use crate::format::{META_LEN_MAX, RECORD_LEN, total_len};
+use crate::format::{LEASE_LEN, META_LEN_MAX, RECORD_LEN, total_len};
 use crate::index::Index;
 use crate::kv::{IndexError, View};
 use crate::locked::locked;
@@ -32,6 +32,10 @@ pub(crate) struct Core {
     pub(crate) stopped: AtomicBool,
 }
 
+/// Bytes kept free for each standing lease: its renewal, and the state that compaction writes of it
+/// before the one before is gone. A vault that is full to the brim still keeps its promises.
+pub(crate) const RENEWAL_BYTES: u64 = 2 * (RECORD_LEN + 16 + LEASE_LEN) as u64;
+
 /// Bytes that a put is counted with before its meta and leases are known.
 pub(crate) fn put_record_bytes(shard_bytes: u64) -> u64 {
     let shard_len = u32::try_from(shard_bytes).unwrap_or(u32::MAX);
@@ -51,6 +55,13 @@ impl Core {
         let keys = locked(&self.index).totals(View::Durable)?.keys;
         let actual = self.index_size.bytes.load(Ordering::Acquire);
         Ok(actual.max(keys.saturating_mul(INDEX_BYTES_PER_KEY)))
+    }
+
+    /// Real bytes up to which puts and leases are accepted now.
+    pub(crate) fn put_ceiling_bytes(&self) -> Result<u64, IndexError> {
+        let standing = locked(&self.index).totals(View::Durable)?.standing;
+        let renewals = standing.saturating_mul(RENEWAL_BYTES);
+        Ok(self.config.put_ceiling_bytes().saturating_sub(renewals))
     }
 
     /// Real bytes that count against the quota, without the reserve for compaction.

@@ -1,7 +1,7 @@
 //! The bytes of a volume (VOLUME_FORMAT.md sections 2 to 5): headers, record headers, states,
 //! trailers. Pure functions over byte slices; bounded before anything is allocated; no disk.
 use crate::bytes_io::{Reader, align};
-use crate::types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, StoredLease};
+use crate::types::{EntryState, Key, LeaseMeta, Pool, Position, SegmentId, Standing, StoredLease};
 
 /// Length of one copy of the volume header.
 pub(crate) const HEADER_LEN: usize = 512;
@@ -32,7 +32,7 @@ pub const LEASES_PER_KEY_MAX: usize = 64;
 /// Most of them that are without a grant.
 pub(crate) const FREE_LEASES_PER_KEY_MAX: usize = LEASES_PER_KEY_MAX / 2;
 /// Length of one encoded lease.
-pub(crate) const LEASE_LEN: usize = 152;
+pub(crate) const LEASE_LEN: usize = 168;
 
 const VOLUME_MAGIC: [u8; 8] = *b"ECHOVOL3";
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"EREC";
@@ -227,7 +227,10 @@ pub(crate) fn encode_lease(lease: &StoredLease, out: &mut Vec<u8>) {
             (1, id, 0)
         }
     };
-    let flags = u8::from(lease.meta.sealed) | u8::from(lease.ended) << 1;
+    let standing = lease.meta.standing;
+    let flags = u8::from(lease.meta.sealed)
+        | u8::from(lease.ended) << 1
+        | u8::from(standing.is_some()) << 2;
     out.extend_from_slice(&lease.meta.id);
     out.extend_from_slice(&lease.meta.owner);
     out.extend_from_slice(&[pool, flags, 0, 0, 0, 0, 0, 0]);
@@ -237,6 +240,9 @@ pub(crate) fn encode_lease(lease: &StoredLease, out: &mut Vec<u8>) {
         out.extend_from_slice(&epoch.to_le_bytes());
     }
     out.extend_from_slice(&lease.grant_used.to_le_bytes());
+    for field in standing.map_or([0; 2], |s| [s.term_epochs, s.grant_byte_epochs]) {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
 }
 
 pub(crate) fn decode_lease(bytes: &[u8]) -> Option<StoredLease> {
@@ -248,7 +254,13 @@ pub(crate) fn decode_lease(bytes: &[u8]) -> Option<StoredLease> {
     let (from_epoch, until_epoch) = (reader.u64()?, reader.u64()?);
     let (added_epoch, grant_until) = (reader.u64()?, reader.u64()?);
     let grant_used = reader.u128()?;
+    let (term_epochs, grant_byte_epochs) = (reader.u64()?, reader.u64()?);
     reader.end()?;
+    let standing = match (flags & 4 != 0, term_epochs, grant_byte_epochs) {
+        (true, ..) => Some(Standing { term_epochs, grant_byte_epochs }),
+        (false, 0, 0) => None,
+        (false, ..) => return None,
+    };
     let pool = match (pool, grant_until, grant_used) {
         (0, until_epoch, _) => Pool::Granted { grant: pool_id.array()?, until_epoch },
         (1, 0, 0) => {
@@ -258,9 +270,10 @@ pub(crate) fn decode_lease(bytes: &[u8]) -> Option<StoredLease> {
         }
         _ => return None,
     };
-    let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed: flags & 1 != 0 };
+    let sealed = flags & 1 != 0;
+    let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed, standing };
     let ended = flags & 2 != 0;
-    (flags < 4).then_some(StoredLease { meta, added_epoch, ended, grant_used })
+    (flags < 8).then_some(StoredLease { meta, added_epoch, ended, grant_used })
 }
 
 pub(crate) fn encode_state(state: &EntryState) -> Vec<u8> {

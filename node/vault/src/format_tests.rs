@@ -8,11 +8,21 @@ fn lease() -> impl Strategy<Value = StoredLease> {
             .prop_map(|(grant, until_epoch)| Pool::Granted { grant, until_epoch }),
         any::<[u8; 16]>().prop_map(|prefix| Pool::Free { prefix }),
     ];
-    let rest = (any::<[u64; 3]>(), any::<[bool; 2]>(), any::<u128>());
+    let standing = proptest::option::of(any::<[u64; 2]>());
+    let rest = (any::<[u64; 3]>(), any::<[bool; 2]>(), any::<u128>(), standing);
     (any::<[u8; 32]>(), any::<[u8; 32]>(), pool, rest).prop_map(
-        |(id, owner, pool, ([from_epoch, until_epoch, added_epoch], [sealed, ended], used))| {
+        |(
+            id,
+            owner,
+            pool,
+            ([from_epoch, until_epoch, added_epoch], [sealed, ended], used, standing),
+        )| {
             let grant_used = if matches!(pool, Pool::Free { .. }) { 0 } else { used };
-            let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed };
+            let standing = standing.map(|[term_epochs, grant_byte_epochs]| Standing {
+                term_epochs,
+                grant_byte_epochs,
+            });
+            let meta = LeaseMeta { id, owner, pool, from_epoch, until_epoch, sealed, standing };
             StoredLease { meta, added_epoch, ended, grant_used }
         },
     )

@@ -43,10 +43,14 @@ impl Terms {
         grant.until_epoch.saturating_add(self.grace_epochs)
     }
 
-    /// The first epoch at which collection has something to do here: the whole entry or one lease.
+    /// The first epoch at which renewal or collection has something to do here: the whole entry or
+    /// one lease.
     pub(crate) fn due_epoch(self, entry: &Entry) -> u64 {
-        let leases = entry.state.leases.iter().map(|lease| self.forget_epoch(lease));
-        leases.min().unwrap_or(u64::MAX).min(self.collect_epoch(entry))
+        let due = entry.state.leases.iter().map(|lease| {
+            let renew = lease.renew_epoch(self.unsealed_ttl_epochs);
+            renew.unwrap_or(u64::MAX).min(self.forget_epoch(lease))
+        });
+        due.min().unwrap_or(u64::MAX).min(self.collect_epoch(entry))
     }
 }
 
@@ -360,6 +364,7 @@ impl Index {
         totals.keys = totals.keys.saturating_sub(1);
         totals.shard_bytes = totals.shard_bytes.saturating_sub(u64::from(old.shard_len));
         totals.quarantined = totals.quarantined.saturating_sub(u64::from(old.state.quarantined));
+        totals.standing = totals.standing.saturating_sub(old.state.standing());
         self.charge(old, totals, false)
     }
 
@@ -381,6 +386,7 @@ impl Index {
         totals.keys += 1;
         totals.shard_bytes += u64::from(new.shard_len);
         totals.quarantined += u64::from(new.state.quarantined);
+        totals.standing += new.state.standing();
         self.charge(new, totals, true)
     }
 

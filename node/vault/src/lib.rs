@@ -34,6 +34,7 @@ mod read;
 mod real_disk;
 mod recover;
 mod redb_disk;
+mod renew;
 mod reserve;
 mod rows;
 mod scan;
@@ -59,6 +60,9 @@ pub use plan::Outcome;
 pub use read::Located;
 pub use real_disk::RealDisk;
 pub use recover::{Damage, RecoveryReport};
+pub use renew::{EndingCursor, EndingLease, RenewReport};
 pub use reserve::{AdmitError, RESERVATIONS_MAX, Reservation};
-pub use types::{EntryState, Key, LeaseMeta, PlacementKey, Pool, Position, SegmentId, StoredLease};
+pub use types::{
+    EntryState, Key, LeaseMeta, PlacementKey, Pool, Position, SegmentId, Standing, StoredLease,
+};
 pub use vault::{PutRequest, VOLUMES_DIR, Vault};

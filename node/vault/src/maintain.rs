@@ -6,6 +6,7 @@ use crate::locked::locked;
 use crate::plan::{Op, Outcome};
 use crate::queue::Work;
 use crate::read::{check_entry, grant_record_holds, placement_bytes};
+use crate::renew::RenewReport;
 use crate::reserve::{AdmitError, Reservation};
 use crate::rows::{self, Live};
 use crate::types::{Key, LeaseMeta, PlacementKey, Pool, Position};
@@ -21,6 +22,8 @@ const ROOM_GARBAGE_PERCENT: u64 = 10;
 /// What a collection did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CollectReport {
+    /// Standing leases that were renewed, before anything was dropped.
+    pub renewal: RenewReport,
     /// Shards dropped.
     pub dropped: u64,
     /// Shards of which leases that are over were forgotten.
@@ -76,14 +79,15 @@ pub struct VaultStats {
 }
 
 impl Vault {
-    /// Drops every shard whose last lease ended `grace_epochs` before `epoch`, leases that are
+    /// Renews what is due (see [`Vault::renew`]), then drops every shard whose last lease ended `grace_epochs` before `epoch`, leases that are
     /// over, placement records of owners without a lease on the segment here, and the use of grants
     /// that are over as long. Durable on return; the space comes back by compaction.
     ///
     /// # Errors
     /// See [`MaintainError`]; what was dropped before stays dropped.
     pub fn collect(&self, epoch: u64) -> Result<CollectReport, MaintainError> {
-        let mut report = CollectReport::default();
+        let renewal = self.renew(epoch)?;
+        let mut report = CollectReport { renewal, ..CollectReport::default() };
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = {
@@ -165,7 +169,7 @@ impl Vault {
     fn room_bytes(&self) -> Result<u64, MaintainError> {
         let core = &self.0.core;
         let used = core.used_bytes()?.saturating_add(locked(&core.promises).space);
-        Ok(core.config.put_ceiling_bytes().saturating_sub(used))
+        Ok(core.put_ceiling_bytes()?.saturating_sub(used))
     }
 
     /// Compacts, then drops free-pool shards and compacts again, until `bytes` fit.

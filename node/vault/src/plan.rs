@@ -35,6 +35,12 @@ pub(crate) enum Op {
         lease: LeaseMeta,
         epoch: u64,
     },
+    /// Extends a lease that is here.
+    Renew {
+        key: Key,
+        lease: LeaseMeta,
+        epoch: u64,
+    },
     EndLease {
         key: Key,
         lease: [u8; 32],
@@ -126,7 +132,11 @@ impl Op {
     pub(crate) fn room(&self) -> Room {
         match self {
             Self::Put(_) | Self::AddLease { .. } | Self::Placement { .. } => Room::Put,
-            Self::EndLease { .. } | Self::Seal { .. } | Self::Quarantine { .. } => Room::End,
+            Self::EndLease { .. }
+            | Self::Seal { .. }
+            | Self::Quarantine { .. }
+            // A full vault, which is how a vault should be, keeps its promises too.
+            | Self::Renew { .. } => Room::End,
             Self::Collect { .. } | Self::Evict { .. } | Self::DropPlacement { .. } => Room::Collect,
             _ => Room::Compaction,
         }
@@ -192,6 +202,16 @@ pub(crate) fn plan(index: &Index, config: &VaultConfig, op: &Op) -> Planned {
             }
             plan_lease(index, *key, &entry, lease, *epoch)
         }
+        Op::Renew { key, lease, epoch } => match index.entry(View::Staged, *key)? {
+            Some(entry) if entry.state.lease(&lease.id).is_some() => {
+                let mut state = entry.state.clone();
+                add_lease(&mut state, index, lease, *epoch, entry.shard_len.into())?;
+                // The whole state: the one before is garbage then, and compaction never writes
+                // more than it finds.
+                write(small(Kind::Snapshot, *key, encode_state(&state)))
+            }
+            _ => Err(WriteError::NoSuchLease),
+        },
         Op::EndLease { key, lease } => match index.entry(View::Staged, *key)? {
             Some(entry) if entry.state.lease(lease).is_some_and(|lease| !lease.ended) => {
                 write(small(Kind::LeaseEnded, *key, lease.to_vec()))

@@ -1,8 +1,8 @@
 //! Reservations: a holder says yes to a put before its bytes arrive, and many at once, so what was
 //! promised is counted until it is stored or given up. Nothing here is durable: a restart forgets
 //! promises, and nobody was told that they were kept.
-use crate::admission::{FreeAsk, Refusal, free_allows, grant_allows};
-use crate::core::Core;
+use crate::admission::{FreeAsk, GRANT_PARTS, Refusal, free_allows, grant_allows};
+use crate::core::{Core, RENEWAL_BYTES};
 use crate::kv::{IndexError, View};
 use crate::locked::locked;
 use crate::types::{Key, LeaseMeta, Pool};
@@ -97,7 +97,7 @@ fn cost(core: &Core, key: Key, shard_bytes: u64, lease: &LeaseMeta) -> Result<Co
     let had = old.filter(|old| !old.ended).map_or(0, |old| old.meta.byte_epochs(shard_bytes));
     let record = crate::core::put_record_bytes(if stored { 0 } else { shard_bytes });
     Ok(Cost {
-        space: record,
+        space: record + if lease.standing.is_some() { RENEWAL_BYTES } else { 0 },
         byte_epochs: lease.byte_epochs(shard_bytes).saturating_sub(had),
         free_bytes: if old.is_some() { 0 } else { shard_bytes },
     })
@@ -123,7 +123,7 @@ pub(crate) fn reserve(
     let cost = cost(core, key, shard_bytes, lease)?;
     check_pool(core, &promises, lease, &cost, grant_byte_epochs)?;
     let used = core.used_bytes()?.saturating_add(promises.space);
-    let left = core.config.put_ceiling_bytes().saturating_sub(used);
+    let left = core.put_ceiling_bytes()?.saturating_sub(used);
     if cost.space > left {
         return Err(AdmitError::NoSpace { need: cost.space, left });
     }
@@ -148,6 +148,50 @@ pub(crate) fn reserve(
         byte_epochs: cost.byte_epochs,
         free_bytes: cost.free_bytes,
     })
+}
+
+/// Reserves what a standing lease's renewal costs its grant: at most to the grant's end and as far as this holder's part of it pays. None where that is no epoch more.
+pub(crate) fn reserve_renewal(
+    core: &Core,
+    key: Key,
+    shard_bytes: u64,
+    lease: &LeaseMeta,
+    epoch: u64,
+) -> Result<Option<Reservation>, AdmitError> {
+    let (Some(standing), Pool::Granted { grant, until_epoch }) = (lease.standing, lease.pool)
+    else {
+        return Ok(None);
+    };
+    let mut promises = locked(&core.promises);
+    if promises.count >= RESERVATIONS_MAX {
+        return Err(AdmitError::Busy);
+    }
+    let term = standing.term_epochs.max(1);
+    // By a term, or by as many as it takes not to be due again: a holder may have been away.
+    let due = epoch.saturating_add(core.config.unsealed_ttl_epochs.max(term / 4));
+    let wanted = term.saturating_mul(due.saturating_sub(lease.until_epoch) / term + 1);
+    let promised = promises.grants.get(&grant).copied().unwrap_or(0);
+    let used = locked(&core.index).grant_used(View::Durable, &grant)?.saturating_add(promised);
+    let left = (u128::from(standing.grant_byte_epochs) / GRANT_PARTS).saturating_sub(used);
+    let paid = u64::try_from(left / u128::from(shard_bytes.max(1))).unwrap_or(u64::MAX);
+    let until = lease.until_epoch.saturating_add(wanted.min(paid)).min(until_epoch);
+    // One that would be over all the same is not worth its price.
+    if until <= lease.until_epoch.max(epoch) {
+        return Ok(None);
+    }
+    let byte_epochs = u128::from(until - lease.until_epoch) * u128::from(shard_bytes);
+    promises.count += 1;
+    let sum = promises.grants.entry(grant).or_default();
+    *sum = sum.saturating_add(byte_epochs);
+    Ok(Some(Reservation {
+        promises: Arc::clone(&core.promises),
+        key,
+        lease: LeaseMeta { until_epoch: until, ..*lease },
+        shard_bytes,
+        space: 0,
+        byte_epochs,
+        free_bytes: 0,
+    }))
 }
 
 fn check_pool(

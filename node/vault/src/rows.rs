@@ -167,13 +167,15 @@ pub(crate) struct Totals {
     pub(crate) placements: u64,
     /// Shard bytes under leases of the free pool, one count for each lease.
     pub(crate) free_bytes: u64,
+    /// Standing leases that were not ended (count).
+    pub(crate) standing: u64,
 }
 
 impl Totals {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let fields =
-            [self.keys, self.shard_bytes, self.quarantined, self.placements, self.free_bytes];
-        fields.iter().flat_map(|field| field.to_le_bytes()).collect()
+        let sums = [self.keys, self.shard_bytes, self.quarantined, self.placements];
+        let fields = sums.into_iter().chain([self.free_bytes, self.standing]);
+        fields.flat_map(|field| field.to_le_bytes()).collect()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -184,6 +186,7 @@ impl Totals {
             quarantined: reader.u64()?,
             placements: reader.u64()?,
             free_bytes: reader.u64()?,
+            standing: reader.u64()?,
         })
     }
 }

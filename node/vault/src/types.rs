@@ -38,6 +38,15 @@ pub enum Pool {
     },
 }
 
+/// What a lease needs that its holder renews by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Epochs by which it is renewed each time.
+    pub term_epochs: u64,
+    /// All byte-epochs of its grant, of which this holder honours its part.
+    pub grant_byte_epochs: u64,
+}
+
 /// One owner's claim on a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseMeta {
@@ -53,6 +62,8 @@ pub struct LeaseMeta {
     pub until_epoch: u64,
     /// Whether the publish it belongs to was finished.
     pub sealed: bool,
+    /// For a lease that this holder renews while its grant lasts and pays.
+    pub standing: Option<Standing>,
 }
 
 impl LeaseMeta {
@@ -95,6 +106,18 @@ impl StoredLease {
             return self.meta.until_epoch;
         }
         self.meta.until_epoch.min(self.added_epoch.saturating_add(unsealed_ttl_epochs))
+    }
+
+    /// The first epoch at which a standing lease is due to be renewed: in the last quarter of its
+    /// term, and no later than an unsealed one of now would end. None for every other lease, and
+    /// where its grant does not last longer.
+    #[must_use]
+    pub fn renew_epoch(&self, unsealed_ttl_epochs: u64) -> Option<u64> {
+        let standing = self.meta.standing?;
+        let Pool::Granted { until_epoch: grant_until, .. } = self.meta.pool else { return None };
+        let may = self.meta.sealed && !self.ended && self.meta.until_epoch < grant_until;
+        let before = unsealed_ttl_epochs.max(standing.term_epochs / 4);
+        may.then(|| self.meta.until_epoch.saturating_sub(before))
     }
 
     /// Whether the lease uses the free pool.
@@ -144,6 +167,12 @@ impl EntryState {
             }
             None => self.leases.push(new),
         }
+    }
+
+    /// How many of its leases are renewed here.
+    pub(crate) fn standing(&self) -> u64 {
+        let is = |lease: &&StoredLease| lease.meta.standing.is_some() && !lease.ended;
+        self.leases.iter().filter(is).count() as u64
     }
 
     pub(crate) fn lease_mut(&mut self, id: &[u8; 32]) -> Option<&mut StoredLease> {

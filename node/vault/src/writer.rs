@@ -250,7 +250,7 @@ impl Writer {
     fn check_room(&self, op: &Op, bytes: u64) -> Result<(), WriteError> {
         let config = &self.core.config;
         let ceiling = match op.room() {
-            Room::Put => config.put_ceiling_bytes(),
+            Room::Put => self.core.put_ceiling_bytes()?,
             Room::End => config.end_ceiling_bytes(),
             Room::Collect => config.quota_bytes.saturating_sub(config.volume_len / 2),
             Room::Compaction => config.quota_bytes,

@@ -63,8 +63,9 @@ pub struct Holder {
     pub node: NodeId,
     /// Expected time to the first byte; a large number for one that seems down.
     pub latency_ms: u32,
-    /// Whether it was asked something lately, by whomever, and said nothing. It
-    /// is not counted on, and asked only where the others are not enough.
+    /// Whether it was asked something lately, by whomever, and said nothing, or
+    /// is in its quiet hours. It is not counted on, and asked only where the
+    /// others are not enough.
     pub is_silent: bool,
 }
 

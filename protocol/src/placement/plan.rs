@@ -124,7 +124,8 @@ impl<'a> Placing<'a> {
         let unknown = Site::default();
         let site = candidate.map_or(&unknown, |c| &c.site);
         let unvetted = candidate.is_some_and(|c| c.standing == Standing::Vetting);
-        let member = self.rules.member(site, unvetted);
+        let quiet = candidate.map(|c| c.quiet).unwrap_or_default();
+        let member = self.rules.member(site, quiet, unvetted);
         self.nodes.push(node);
         self.members.push(member);
         self.scores.push(candidate.map_or(0, score));

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::{BrokenRule, Site};
-use crate::segment::Scheme;
+use crate::{
+    quiet::{QuietHours, WEEK_HOURS},
+    segment::Scheme,
+};
 
 /// Holders of one operator, at most.
 const OPERATOR_MAX: u32 = 2;
@@ -21,14 +24,16 @@ const REGIONS_MIN: usize = 2;
 
 /// How badly a set of holders breaks the rules, worst rule first; compared in
 /// that order, all zero is best.
-pub(super) type Penalty = [u32; 7];
+pub(super) type Penalty = [u32; RULES];
+const RULES: usize = 8;
 const OVER_PARITY: usize = 0;
 const OPERATOR: usize = 1;
 const FEW_DATACENTERS: usize = 2;
 const DATACENTER: usize = 3;
-const UNVETTED: usize = 4;
-const FEW_REGIONS: usize = 5;
-const RACK: usize = 6;
+const QUIET: usize = 4;
+const UNVETTED: usize = 5;
+const FEW_REGIONS: usize = 6;
+const RACK: usize = 7;
 
 /// The name of an observed prefix.
 fn prefix_name(prefix: &[u8; 16]) -> String {
@@ -37,7 +42,8 @@ fn prefix_name(prefix: &[u8; 16]) -> String {
 }
 
 /// The datacenter that a site counts for.
-pub(super) fn datacenter_name(site: &Site) -> String {
+#[must_use]
+pub fn datacenter_name(site: &Site) -> String {
     let label = &site.labels.datacenter;
     if label.is_empty() { prefix_name(&site.observed_prefix) } else { label.clone() }
 }
@@ -50,6 +56,7 @@ pub(super) struct Member {
     rack: Option<usize>,
     pub(super) datacenter: usize,
     region: usize,
+    quiet: QuietHours,
     pub(super) unvetted: bool,
 }
 
@@ -77,6 +84,7 @@ pub(super) struct Rules {
     n: usize,
     parity: u32,
     datacenter_max: u32,
+    quiet_max: u32,
     unvetted_max: u32,
     operators: Names,
     prefixes: Names,
@@ -92,6 +100,7 @@ impl Rules {
             n: scheme.n(),
             parity,
             datacenter_max: parity.saturating_sub(2).max(1),
+            quiet_max: parity.saturating_sub(3).max(1),
             unvetted_max: if development { u32::MAX } else { UNVETTED_MAX },
             operators: Names::default(),
             prefixes: Names::default(),
@@ -102,7 +111,7 @@ impl Rules {
     }
 
     /// The groups of a node at `site`.
-    pub(super) fn member(&mut self, site: &Site, unvetted: bool) -> Member {
+    pub(super) fn member(&mut self, site: &Site, quiet: QuietHours, unvetted: bool) -> Member {
         let labels = &site.labels;
         let datacenter = datacenter_name(site);
         let rack = (!labels.rack.is_empty()).then(|| format!("{datacenter}/{}", labels.rack));
@@ -113,6 +122,7 @@ impl Rules {
             rack: rack.map(|name| self.racks.number(name)),
             datacenter: self.datacenters.number(datacenter),
             region: self.regions.number(labels.region.clone()),
+            quiet,
             unvetted,
         }
     }
@@ -128,12 +138,13 @@ impl Rules {
         let few = |distinct: usize, min: usize| clamp(min.min(size).saturating_sub(distinct));
         let datacenters = all().map(|m| m.datacenter).collect::<BTreeSet<_>>().len();
         let regions = all().map(|m| m.region).collect::<BTreeSet<_>>().len();
-        let mut least = [0; 7];
+        let mut least = [0; RULES];
         least[OVER_PARITY] = excess(|m| Some(m.datacenter), self.parity);
         least[OPERATOR] =
             excess(|m| m.operator, OPERATOR_MAX) + excess(|m| Some(m.prefix), OPERATOR_MAX);
         least[FEW_DATACENTERS] = few(datacenters, DATACENTERS_MIN);
         least[DATACENTER] = excess(|m| Some(m.datacenter), self.datacenter_max);
+        least[QUIET] = least_quiet_excess(fixed, free, picks, self.quiet_max);
         least[UNVETTED] = excess(|m| m.unvetted.then_some(0), self.unvetted_max);
         least[FEW_REGIONS] = few(regions, REGIONS_MIN);
         least[RACK] = excess(|m| m.rack, RACK_MAX);
@@ -168,6 +179,19 @@ fn least_excess(
     over + clamp(picks.saturating_sub(room))
 }
 
+/// The least sum over the hours of the week of what is quiet at once over `max`.
+fn least_quiet_excess(fixed: &[&Member], free: &[&Member], picks: usize, max: u32) -> u32 {
+    if fixed.iter().chain(free).all(|m| m.quiet.is_empty()) {
+        return 0;
+    }
+    let excess = |hour: u8| {
+        let taken = fixed.iter().filter(|m| m.quiet.has(hour)).count();
+        let awake = free.iter().filter(|m| !m.quiet.has(hour)).count();
+        clamp(taken + picks.saturating_sub(awake)).saturating_sub(max)
+    };
+    (0..WEEK_HOURS).map(excess).sum()
+}
+
 /// Running counts of a set of holders.
 #[derive(Debug, Clone)]
 pub(super) struct Tally<'a> {
@@ -178,6 +202,8 @@ pub(super) struct Tally<'a> {
     racks: Vec<u32>,
     datacenters: Vec<u32>,
     regions: Vec<u32>,
+    /// Holders quiet in each hour of the week.
+    quiet: Vec<u32>,
     unvetted: u32,
     caps: Penalty,
 }
@@ -200,8 +226,9 @@ impl<'a> Tally<'a> {
             racks: vec![0; rules.racks.names.len()],
             datacenters: vec![0; rules.datacenters.names.len()],
             regions: vec![0; rules.regions.names.len()],
+            quiet: vec![0; usize::from(WEEK_HOURS)],
             unvetted: 0,
-            caps: [0; 7],
+            caps: [0; RULES],
         }
     }
 
@@ -217,7 +244,7 @@ impl<'a> Tally<'a> {
 
     fn count(&mut self, member: &Member, add: bool) {
         let rules = self.rules;
-        let mut change = [0; 7];
+        let mut change = [0; RULES];
         if let Some(operator) = member.operator {
             change[OPERATOR] += step(&mut self.operators[operator], add, [OPERATOR_MAX])[0];
         }
@@ -230,6 +257,12 @@ impl<'a> Tally<'a> {
             step(&mut self.datacenters[member.datacenter], add, maxima);
         self.regions[member.region] =
             if add { self.regions[member.region] + 1 } else { self.regions[member.region] - 1 };
+        if !member.quiet.is_empty() {
+            for hour in member.quiet.hours() {
+                let count = &mut self.quiet[usize::from(hour)];
+                change[QUIET] += step(count, add, [rules.quiet_max])[0];
+            }
+        }
         if member.unvetted {
             [change[UNVETTED]] = step(&mut self.unvetted, add, [rules.unvetted_max]);
         }
@@ -285,6 +318,12 @@ impl<'a> Tally<'a> {
         let distinct = |counts: &[u32]| counts.iter().filter(|&&c| c > 0).count();
         if penalty[FEW_DATACENTERS] > 0 {
             broken.push(BrokenRule::FewDatacenters { count: distinct(&self.datacenters) });
+        }
+        if penalty[QUIET] > 0 {
+            let over = self.quiet.iter().filter(|&&count| count > rules.quiet_max);
+            let most = self.quiet.iter().max().map_or(0, |&count| count as usize);
+            let limit = rules.quiet_max as usize;
+            broken.push(BrokenRule::Quiet { hours: over.count(), count: most, limit });
         }
         if penalty[UNVETTED] > 0 {
             broken.push(BrokenRule::Unvetted { count: self.unvetted as usize });

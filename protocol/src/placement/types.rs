@@ -10,6 +10,7 @@ use crate::{
     identity::NodeId,
     network::NetworkId,
     node_descriptor::Labels,
+    quiet::QuietHours,
     segment::{Scheme, SegmentId},
     time::Epoch,
 };
@@ -71,6 +72,8 @@ pub struct Candidate {
     pub reliability_permille: u16,
     /// Round trip as the publisher sees it.
     pub latency_ms: u32,
+    /// When it caps its bandwidth.
+    pub quiet: QuietHours,
 }
 
 /// What is to be placed.
@@ -127,6 +130,15 @@ pub enum BrokenRule {
         /// The limit.
         limit: usize,
     },
+    /// More than m-3 (at least 1) holders quiet at once.
+    Quiet {
+        /// Hours of the week in which it is so.
+        hours: usize,
+        /// Holders quiet at once, in the worst of them.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// More than two unvetted holders.
     Unvetted {
         /// How many.
@@ -160,6 +172,11 @@ impl fmt::Display for BrokenRule {
             Self::Datacenter { datacenter, count, limit } => {
                 write!(f, "{count} holders in datacenter {datacenter}, more than {limit}")
             }
+            Self::Quiet { hours, count, limit } => write!(
+                f,
+                "up to {count} holders have quiet hours at once, more than {limit}, \
+                 in {hours} hours of the week"
+            ),
             Self::Unvetted { count } => write!(f, "{count} unvetted holders, more than 2"),
             Self::FewRegions { count } => write!(f, "only {count} regions of 2"),
             Self::Rack { rack, count } => write!(f, "{count} holders in rack {rack}, more than 1"),

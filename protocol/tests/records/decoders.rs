@@ -64,17 +64,12 @@ pub(crate) fn all() -> Vec<Decoder> {
     let network = sample::network();
     let lease = sample::lease(Some(sample::grant().hash()));
     let read = move |bytes: &[u8]| PlacementRecord::decode(bytes, &network).ok();
-    let first = move |bytes: &[u8]| Some(read(bytes)?.encode());
-    // A signature less is no damage to the record, but one too few for a successor.
-    let before = sample::placement();
-    let second = move |bytes: &[u8]| {
-        let record = read(bytes)?;
-        record.verify_successor(&before).ok()?;
-        Some(record.encode())
+    let placement = |sample: Vec<u8>| Decoder {
+        kind: "placement record",
+        is_sealed: true,
+        sample,
+        decode: Box::new(move |bytes: &[u8]| Some(read(bytes)?.encode())),
     };
-    let (kind, is_sealed) = ("placement record", true);
-    let first = free(kind, sample::placement().encode(), first);
-    let second = free(kind, sample::placement_second().encode(), second);
     let root = content::paged();
     let page = move |bytes: &[u8]| Some(ManifestPage::decode(bytes, &root, 0).ok()?.encode());
     vec![
@@ -85,8 +80,9 @@ pub(crate) fn all() -> Vec<Decoder> {
         signed::<Announcement>(sample::announcement(false)),
         signed::<LiveCheck>(sample::live_check()),
         signed::<NodeDescriptor>(sample::node_descriptor()),
-        Decoder { is_sealed, ..first },
-        Decoder { is_sealed, ..second },
+        placement(sample::placement().encode()),
+        placement(sample::placement_second().encode()),
+        placement(sample::placement_third().encode()),
         free("genesis", sample::genesis().encode(), |b| Some(Genesis::decode(b).ok()?.encode())),
         free("segment descriptor", sample::placed().encode(), |b| {
             Some(SegmentDescriptor::decode(b).ok()?.encode())

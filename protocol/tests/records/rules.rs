@@ -80,6 +80,39 @@ fn keys_of_small_order_sign_nothing() {
 }
 
 #[test]
+fn a_standing_lease_needs_a_grant_and_ends_with_it() {
+    let (owner, grant) = (sample::owner(), sample::grant());
+    let standing = sample::standing_lease().body;
+    let lone = forced(&owner, standing.clone(), |l: &mut Lease| l.grant = None);
+    assert!(error(&lone).is_some());
+    assert_eq!(standing.ends_at_latest(Some(&grant)), grant.body.until);
+    assert_eq!(standing.ends_at_latest(None), standing.until);
+    let mut other = grant.clone();
+    other.body.serial += 1;
+    assert_eq!(standing.ends_at_latest(Some(&other)), standing.until, "not the grant it names");
+    let plain = sample::lease(Some(grant.hash())).body;
+    assert_eq!(plain.ends_at_latest(Some(&grant)), plain.until);
+}
+
+#[test]
+fn a_standing_lease_taken_up_late_is_in_the_term_that_has_not_ended() {
+    // 168 epochs, 100 to 268.
+    let lease = sample::standing_lease().body;
+    let at = |epoch, ends| {
+        let (from, until) = lease.term_at(Epoch(epoch), Epoch(ends));
+        (from.0, until.0)
+    };
+    assert_eq!(at(0, 9_000), (100, 268));
+    assert_eq!(at(267, 9_000), (100, 268));
+    assert_eq!(at(268, 9_000), (268, 436));
+    assert_eq!(at(435, 9_000), (268, 436));
+    assert_eq!(at(436, 500), (436, 500), "at most to the end of its grant");
+    assert_eq!(at(u64::MAX, 9_000).1, 9_000);
+    let plain = sample::lease(None).body;
+    assert_eq!(plain.term_at(Epoch(500), Epoch(9_000)), (Epoch(100), Epoch(268)));
+}
+
+#[test]
 fn terms_are_not_empty() {
     let owner = sample::owner();
     let lease = |from, until| {

@@ -7,11 +7,12 @@ use echonet_protocol::{
     bytes::{ManifestHash, Nonce, RecordHash, ShardHash},
     content_id::ContentId,
     data::erasure::{ErasureCode, data_shard},
-    identity::{Identity, NodeId, Signed, record_hash, sign_body},
+    identity::{Identity, NodeId, Signed, sign_body},
     lease::{Grant, Lease, LeaseEnd, Receipt},
     network::{Genesis, NetworkId, Timing, WitnessParams},
     node_descriptor::{Labels, NodeDescriptor, Roles},
-    placement_record::{Placement, PlacementRecord, PlacementSignature},
+    placement_record::{FirstPlacement, Placement, PlacementRecord, PlacementSignature},
+    quiet::QuietHours,
     segment::{Scheme, SegmentDescriptor},
     time::{Epoch, UnixSeconds},
 };
@@ -123,7 +124,15 @@ pub(crate) fn lease(grant: Option<RecordHash>) -> Signed<Lease> {
         until: Epoch(268),
         grant,
         nonce: Nonce([9; 16]),
+        standing: false,
     };
+    Signed::new(&owner(), body)
+}
+
+/// The same under the grant, renewed by its holders.
+pub(crate) fn standing_lease() -> Signed<Lease> {
+    let mut body = lease(Some(grant().hash())).body;
+    body.standing = true;
     Signed::new(&owner(), body)
 }
 
@@ -169,43 +178,60 @@ pub(crate) fn receipt(index: u8) -> Signed<Receipt> {
     receipt_by(&holder(index), index, 1)
 }
 
+/// What [`placement`] is made of: the shards 0, 1, 2 and 4.
+pub(crate) fn first_placement() -> FirstPlacement {
+    let grant = Some(grant());
+    FirstPlacement {
+        descriptor: placed(),
+        lease: lease(grant.as_ref().map(Signed::hash)),
+        grant,
+        receipts: [0, 1, 2, 4].map(receipt).to_vec(),
+    }
+}
+
 /// Version 1 with the shards 0, 1, 2 and 4.
 pub(crate) fn placement() -> PlacementRecord {
-    let body = Placement {
-        v: 1,
-        network: network(),
-        owner: owner().node_id(),
-        descriptor: placed(),
-        version: 1,
-        previous: None,
-        receipts: [0, 1, 2, 4].map(receipt).to_vec(),
-    };
-    PlacementRecord::first(&owner(), body)
+    PlacementRecord::first(&owner(), first_placement())
 }
 
-/// Version 2: shard 1 moved to another holder.
-pub(crate) fn second_body() -> Placement {
-    let first = placement().body;
-    let previous = Some(record_hash(&first));
-    let mut receipts = first.receipts.clone();
+/// The receipts of version 2: shard 1 moved to another holder.
+pub(crate) fn second_receipts() -> Vec<Signed<Receipt>> {
+    let mut receipts = placement().receipts;
     receipts[1] = receipt_by(&identity(150), 1, 2);
-    Placement { version: 2, previous, receipts, ..first }
+    receipts
 }
 
-/// A body with signatures, in the order that a record has them.
-pub(crate) fn signed_by(body: Placement, signers: &[Identity]) -> PlacementRecord {
-    let signature = |identity: &Identity| PlacementSignature {
-        signer: identity.node_id(),
-        sig: sign_body(identity, &body),
-    };
-    let mut signatures: Vec<_> = signers.iter().map(signature).collect();
-    signatures.sort_by_key(|s| s.signer);
-    PlacementRecord { body, signatures }
+/// Signatures under a body, in no order.
+pub(crate) fn signatures(
+    body: &Placement,
+    ballot: Option<u64>,
+    signers: &[Identity],
+) -> Vec<PlacementSignature> {
+    signers.iter().map(|identity| PlacementSignature::new(identity, body, ballot)).collect()
+}
+
+/// The owner's under a version 1.
+pub(crate) fn owners_signature(body: &Placement) -> PlacementSignature {
+    PlacementSignature { signer: owner().node_id(), sig: sign_body(&owner(), body) }
 }
 
 /// Version 2, by the three holders of version 1 that are left.
 pub(crate) fn placement_second() -> PlacementRecord {
-    signed_by(second_body(), &[0, 2, 4].map(holder))
+    let (first, receipts) = (placement(), second_receipts());
+    let body = first.next_body(&receipts);
+    let signatures = signatures(&body, Some(64), &[0, 2, 4].map(holder));
+    first.succeeded(body, receipts, Some(64), signatures).unwrap()
+}
+
+/// Version 3, after shard 3 was made again: too few who signed were there in
+/// version 1, so version 2 is told.
+pub(crate) fn placement_third() -> PlacementRecord {
+    let second = placement_second();
+    let mut receipts = second.receipts.clone();
+    receipts.insert(3, receipt_by(&identity(151), 3, 3));
+    let body = second.next_body(&receipts);
+    let signatures = signatures(&body, Some(1), &[holder(0), identity(150), holder(4)]);
+    second.succeeded(body, receipts, Some(1), signatures).unwrap()
 }
 
 pub(crate) fn location() -> Location {
@@ -264,8 +290,16 @@ pub(crate) fn node_descriptor() -> Signed<NodeDescriptor> {
         joined: Epoch(3),
         issues_grants: false,
         accepts: true,
+        quiet: quiet_hours(),
     };
     Signed::new(&node, body)
+}
+
+/// Mondays from 8:00 to 10:00, and the last hour of the week.
+pub(crate) fn quiet_hours() -> QuietHours {
+    let mut quiet = QuietHours::NONE;
+    [8, 9, 167].into_iter().for_each(|hour| quiet.add(hour));
+    quiet
 }
 
 /// Any node's key.

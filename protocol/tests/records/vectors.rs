@@ -12,6 +12,7 @@ use echonet_protocol::{
     network::{BootstrapAddr, NetworkId},
     node_descriptor::NodeDescriptor,
     placement_record::PlacementRecord,
+    quiet::QuietHours,
     segment::Scheme,
     time::UnixSeconds,
 };
@@ -76,7 +77,15 @@ fn record_case<T: Record>(
 fn placement_case(name: &str, record: &PlacementRecord, signers: &[Identity]) -> Value {
     let of = |id: &NodeId| signers.iter().find(|i| i.node_id() == *id).unwrap();
     let signatures: Vec<_> = record.signatures.iter().map(|s| (of(&s.signer), s.sig.0)).collect();
-    record_case(name, &record.body, &signatures, &record.encode())
+    let mut case = record_case(name, &record.body, &signatures, &record.encode());
+    let mut beside = plain(record);
+    for made in ["body", "signatures"] {
+        beside.as_object_mut().unwrap().remove(made);
+    }
+    case["input"]["beside"] = beside;
+    case["output"]["receipts_hash"] = hex(&record.body.receipts.0);
+    case["output"]["sequence"] = json!(record.sequence());
+    case
 }
 
 fn signed_cases() -> Vec<Value> {
@@ -86,13 +95,15 @@ fn signed_cases() -> Vec<Value> {
         signed_case("grant", &issuer(), &sample::grant()),
         signed_case("lease under a grant", &owner(), &lease),
         signed_case("lease on free pools", &owner(), &sample::lease(None)),
+        signed_case("standing lease", &owner(), &sample::standing_lease()),
         signed_case("lease end", &owner(), &sample::lease_end()),
         signed_case("receipt", &holder(4), &sample::receipt(4)),
         placement_case("placement, version 1", &sample::placement(), &[owner()]),
+        placement_case("placement, version 2", &sample::placement_second(), &[0, 2, 4].map(holder)),
         placement_case(
-            "placement, version 2",
-            &sample::placement_second(),
-            &[0, 1, 2, 4].map(holder),
+            "placement, version 3",
+            &sample::placement_third(),
+            &[holder(0), identity(150), holder(4)],
         ),
         signed_case("announcement", &owner(), &sample::announcement(false)),
         signed_case("withdrawal", &owner(), &sample::announcement(true)),
@@ -104,22 +115,27 @@ fn signed_cases() -> Vec<Value> {
 #[test]
 fn signed_records() {
     let about = "Signed records (SPEC.md, section 5). Text that begins with 0x is a byte string in hex. \
-                 input.body as DAG-CBOR is output.body; the map {body, sig}, or for a placement \
-                 record {body, signatures} with {signer, sig} each, is output.encoded. secrets are \
-                 the signers' 32 secret bytes of RFC 8032, in the order of the signatures.";
+                 input.body as DAG-CBOR is output.body; the map {body, sig} is output.encoded. For a \
+                 placement record that is the map {body, signatures} with {signer, sig} each and \
+                 everything of input.beside. secrets are the signers' 32 secret bytes of RFC 8032, \
+                 in the order of the signatures. Where input.beside.ballot is a number, what is \
+                 signed is a `placement commit` (SPEC.md, section 9).";
     let cases = file("records-signed.json", about, signed_cases());
     for case in cases {
         let (name, kind) = (&case["name"], case["kind"].as_str().unwrap());
         let (input, output) = (&case["input"], &case["output"]);
         let body = plain::encode(&input["body"]);
         assert_eq!(output["body"], hex(&body), "{name}");
-        let mut hasher = blake3::Hasher::new_derive_key("EchoNet 2026 signed record v1");
-        hasher.update(kind.as_bytes()).update(&[0]).update(&body);
-        let digest = *hasher.finalize().as_bytes();
+        let digest = digest(kind, &input["body"]);
         assert_eq!(output["record_hash"], hex(&digest), "{name}");
+        let ballot = &input["beside"]["ballot"];
         let sign = |secret: &Value| {
             let key = ed25519_dalek::SigningKey::from_bytes(&unhex(secret).try_into().unwrap());
             let signer = hex(key.verifying_key().as_bytes());
+            let digest = match ballot {
+                Value::Null => digest,
+                _ => commit_digest(&input["body"], ballot, &json!(signer)),
+            };
             json!({ "signer": signer, "sig": hex(&key.sign(&digest).to_bytes()) })
         };
         let signatures: Vec<Value> =
@@ -127,13 +143,75 @@ fn signed_records() {
         let sigs: Vec<Value> = signatures.iter().map(|s| s["sig"].clone()).collect();
         assert_eq!(output["signatures"], Value::Array(sigs.clone()), "{name}");
         let record = if kind == "placement record" {
-            json!({ "body": input["body"], "signatures": signatures })
+            check_placement(input, output);
+            let mut record = input["beside"].clone();
+            record["body"] = input["body"].clone();
+            record["signatures"] = Value::Array(signatures);
+            record
         } else {
             json!({ "body": input["body"], "sig": sigs[0] })
         };
         assert_eq!(output["encoded"], hex(&plain::encode(&record)), "{name}");
         decodes_as(kind, output);
     }
+}
+
+/// The digest that names and signs a record body.
+fn digest(kind: &str, body: &Value) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("EchoNet 2026 signed record v1");
+    hasher.update(kind.as_bytes()).update(&[0]).update(&plain::encode(body));
+    *hasher.finalize().as_bytes()
+}
+
+/// What a holder signs under a later version.
+fn commit_digest(placement: &Value, ballot: &Value, holder: &Value) -> [u8; 32] {
+    let body = json!({
+        "v": 1,
+        "network": placement["network"],
+        "placement": hex(&digest("placement record", placement)),
+        "ballot": ballot,
+        "holder": holder,
+    });
+    digest("placement commit", &body)
+}
+
+/// What is beside a placement's body is what the body says.
+fn check_placement(input: &Value, output: &Value) {
+    let (body, beside) = (&input["body"], &input["beside"]);
+    let mut hasher = blake3::Hasher::new_derive_key("EchoNet 2026 placement receipts v1");
+    for receipt in beside["receipts"].as_array().unwrap() {
+        hasher.update(&digest("receipt", &receipt["body"]));
+    }
+    let receipts = hex(hasher.finalize().as_bytes());
+    assert_eq!((&body["receipts"], &output["receipts_hash"]), (&receipts, &receipts));
+    assert_eq!(body["lease"], hex(&digest("lease", &beside["lease"]["body"])));
+    assert_eq!(beside["lease"]["body"]["grant"], hex(&digest("grant", &beside["grant"]["body"])));
+    let descriptor = plain::encode(&beside["descriptor"]);
+    assert_eq!(body["segment"], hex(blake3::hash(&descriptor).as_bytes()));
+    let mut previous = Value::Null;
+    for step in beside["lineage"].as_array().unwrap() {
+        let mut earlier = body.clone();
+        for field in ["version", "previous", "holders", "receipts"] {
+            earlier[field] = step[field].clone();
+        }
+        assert_eq!(earlier["previous"], previous);
+        previous = hex(&digest("placement record", &earlier));
+        for signature in step["signatures"].as_array().unwrap() {
+            let key = unhex(&signature["signer"]).try_into().unwrap();
+            let key = ed25519_dalek::VerifyingKey::from_bytes(&key).unwrap();
+            let sig = unhex(&signature["sig"]).try_into().unwrap();
+            let sig = ed25519_dalek::Signature::from_bytes(&sig);
+            let signed = match step["version"].as_u64() {
+                Some(1) => digest("placement record", &earlier),
+                _ => commit_digest(&earlier, &step["ballot"], &signature["signer"]),
+            };
+            key.verify_strict(&signed, &sig).unwrap();
+        }
+    }
+    assert_eq!(body["previous"], previous);
+    let number = |value: &Value| value.as_u64().unwrap();
+    let until = number(&beside["lease"]["body"]["until"]);
+    assert_eq!(number(&output["sequence"]), (until << 32) | (number(&body["version"]) << 16));
 }
 
 /// The crate reads the recorded bytes and writes them again.
@@ -291,7 +369,7 @@ fn marks_case(k: u8, m: u8, length: usize) -> Value {
 #[test]
 fn identifiers_and_numbers() {
     let about = "Record keys i = 0, 1, 2; text forms; epochs; marks of schemes; capacity classes of \
-                 quotas in bytes. Text that begins with 0x is a byte string in hex.";
+                 quotas in bytes; hours of the week of unix seconds. Text that begins with 0x is a byte string in hex.";
     let created = sample::genesis().created.0;
     let mut cases = vec![
         keys_case(RecordKind::Announcement, *ContentId::of(b"hello").as_bytes()),
@@ -306,6 +384,8 @@ fn identifiers_and_numbers() {
     let schemes =
         [(10, 6, 33_554_432), (10, 6, 11), (1, 6, 11), (10, 14, 1), (63, 1, 64), (1, 63, 9)];
     cases.extend(schemes.map(|(k, m, length)| marks_case(k, m, length)));
+    let hour = |now: u64| json!({ "kind": "hour of the week", "input": now, "output": QuietHours::hour_of(UnixSeconds(now)) });
+    cases.extend([0, 1_767_571_199, 1_767_571_200, 1_767_571_200 + 25 * 3_600, u64::MAX].map(hour));
     let quotas = [0, (1 << 30) - 1, 1 << 30, (2 << 30) - 1, 2 << 30, 10 << 30, 1 << 45, u64::MAX];
     let class = |quota| json!({ "kind": "capacity class", "input": quota, "output": NodeDescriptor::class_of(quota) });
     cases.extend(quotas.map(class));

@@ -12,6 +12,7 @@ use std::{
 };
 
 use echonet_protocol::{
+    bytes::RecordHash,
     data::erasure::ErasureCode,
     fetch::{
         DecodeResult, Evidence, Fault, FetchConfig, FetchFailure, FetchInput, FetchOutput,
@@ -31,6 +32,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::proof;
 use crate::{
     client::{CallError, SliceWanted},
+    clock,
     core::Core,
     flow::driver::{Attempts, Stopwatch},
     members::Reach,
@@ -57,21 +59,25 @@ pub struct Located {
     pub descriptor: SegmentDescriptor,
     /// NodeIDs by index, from all valid placement records.
     pub holders: BTreeMap<u8, Vec<NodeId>>,
+    /// What these records are: owner, version, and the hash of what each says.
+    pub records: Vec<(NodeId, u64, RecordHash)>,
 }
 
 impl Located {
     /// From a segment's placement records; none without any.
     #[must_use]
     pub fn from_records(segment: SegmentId, records: &[PlacementRecord]) -> Option<Self> {
-        let descriptor = records.first()?.body.descriptor.clone();
+        let descriptor = records.first()?.descriptor.clone();
         let mut holders: BTreeMap<u8, Vec<NodeId>> = BTreeMap::new();
-        for receipt in records.iter().flat_map(|r| &r.body.receipts) {
-            let at = holders.entry(receipt.body.index).or_default();
-            if !at.contains(&receipt.body.holder) {
-                at.push(receipt.body.holder);
+        for (index, holder) in records.iter().flat_map(PlacementRecord::holders_to_ask) {
+            let at = holders.entry(index).or_default();
+            if !at.contains(&holder) {
+                at.push(holder);
             }
         }
-        Some(Self { segment, descriptor, holders })
+        let named = |r: &PlacementRecord| (r.body.owner, r.body.version, r.hash());
+        let records = records.iter().map(named).collect();
+        Some(Self { segment, descriptor, holders, records })
     }
 }
 
@@ -299,8 +305,11 @@ pub async fn fetch_rows(
 /// record that most nodes gave come first, whatever the others' latency: anybody can make records
 /// that name holders who answer fast, or whose NodeIDs sort first, and have nothing.
 fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
+    let now = clock::now();
     let holder = |(place, node): (usize, &NodeId)| {
-        let latency_ms = match core.members.get(node) {
+        let member = core.members.get(node);
+        let is_quiet = member.as_ref().is_some_and(|m| m.descriptor.body.quiet.is_quiet(now));
+        let latency_ms = match member {
             // From its own vault.
             _ if *node == core.node_id() => 0,
             Some(m) if m.reach == Reach::Unreachable => DOWN_LATENCY_MS,
@@ -311,7 +320,7 @@ fn ranked(core: &Core, located: &Located) -> BTreeMap<u8, Vec<Holder>> {
         };
         let behind_ms = u32::try_from(place).unwrap_or(u32::MAX).saturating_mul(PLACE_MS);
         let latency_ms = latency_ms.saturating_add(behind_ms);
-        Holder { node: *node, latency_ms, is_silent: core.client.is_silent(node) }
+        Holder { node: *node, latency_ms, is_silent: is_quiet || core.client.is_silent(node) }
     };
     let by_index = located.holders.iter();
     by_index

@@ -48,6 +48,11 @@ pub(super) async fn lease_again(
     }
     let sites: Vec<Site> =
         receipts.values().filter_map(|r| site_of(core, &r.body.holder)).collect();
+    // The first version under a lease is said once: whoever does not answer now gave
+    // its word then.
+    if claim.lease == row.lease {
+        receipts = row.receipts.iter().map(|r| (r.body.index, r.clone())).collect();
+    }
     Ok(Some(Held {
         survives_datacenter: survives_datacenter(descriptor.scheme, &sites),
         descriptor: row.descriptor.clone(),
@@ -61,7 +66,8 @@ pub(super) async fn lease_again(
 
 /// The lease it has, if that lasts long enough, else a new one.
 fn claim_for(core: &Core, terms: &Terms, segment: SegmentId, row: &SegmentRow) -> LeaseClaim {
-    if row.lease.body.until >= terms.until {
+    // Its holders renew it as long.
+    if row.lease.body.ends_at_latest(row.grant.as_ref()) >= terms.kept_until() {
         return LeaseClaim { lease: row.lease.clone(), grant: row.grant.clone() };
     }
     LeaseClaim { lease: terms.lease(core, segment), grant: terms.grant.clone() }

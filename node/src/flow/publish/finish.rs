@@ -10,8 +10,7 @@ use echonet_protocol::{
     announcement::{Announcement, RecordKind},
     identity::{NodeId, Signed},
     machine::Machine,
-    params,
-    placement_record::{Placement, PlacementRecord},
+    placement_record::{FirstPlacement, PlacementRecord},
     publish::{Publish, PublishConfig, PublishInput, PublishOutcome, PublishOutput},
     segment::SegmentId,
 };
@@ -42,16 +41,13 @@ pub(super) struct Work {
 
 /// The first placement record of a segment.
 fn placement(core: &Core, held: &Held) -> PlacementRecord {
-    let body = Placement {
-        v: params::FORMAT_VERSION,
-        network: core.network,
-        owner: core.node_id(),
+    let first = FirstPlacement {
         descriptor: held.descriptor.clone(),
-        version: 1,
-        previous: None,
+        lease: held.lease.clone(),
+        grant: held.grant.clone(),
         receipts: held.receipts.values().cloned().collect(),
     };
-    PlacementRecord::first(&core.identity, body)
+    PlacementRecord::first(&core.identity, first)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -23,6 +23,7 @@ use echonet_protocol::{
     data::compression::CompressError,
     identity::Signed,
     lease::Grant,
+    network::Genesis,
     params,
     segment::{Scheme, SegmentId},
     time::{Epoch, UnixSeconds},
@@ -112,9 +113,14 @@ impl From<PublishError> for ServiceError {
     }
 }
 
-/// Share of the longest term that a publish leases for: all of it, less some
-/// epochs for clocks that differ.
+/// A publish asks for a grant over the longest term, less some epochs for clocks that differ.
 const TERM_MARGIN_EPOCHS: u64 = 2;
+/// Term of a standing lease, seconds: 30 days. Its holders renew it that often, which costs each of
+/// them some hundred bytes of disk a shard, and what a holder promised and forgot to end (it was
+/// away when the work was taken down) is gone a term later.
+const STANDING_TERM_S: u64 = 30 * 24 * 3600;
+/// Where the longest term is short, as in trials, this part of it.
+const STANDING_PARTS: u64 = 4;
 /// How many times the bytes of a work its grant is for: coding, and one holder
 /// using at most an eighth of it.
 const GRANT_FACTOR: u64 = 4;
@@ -163,7 +169,7 @@ impl Job<'_> {
             manifest::store_all(self.core, &terms, source, &mib_cvs, self.request, self.progress)
                 .await?;
         crash_point("publish.stored");
-        let announcement = self.announcement(content, &row, &stored, terms.until);
+        let announcement = self.announcement(content, &row, &stored, terms.kept_until());
         let held = &stored.held;
         let work =
             Work { announcement, held: held.clone(), size: len, content: stored.content.clone() };
@@ -278,7 +284,7 @@ impl Job<'_> {
                     .map_err(PublishError::NoGrant)?
             }
         };
-        let until = grant.body.until.min(Epoch(from.0 + term));
+        let until = grant.body.until.min(Epoch(from.0 + standing_term(&core.genesis, term)));
         row.grant = Some(grant.clone());
         Ok(Terms { content, scheme: row.scheme, grant: Some(grant), from, until })
     }
@@ -327,6 +333,12 @@ impl Job<'_> {
         catalog.drop_journal(content)?;
         Ok(())
     }
+}
+
+/// The term of a standing lease, epochs: never shorter than a publish may take.
+fn standing_term(genesis: &Genesis, longest: u64) -> u64 {
+    let usual = (STANDING_TERM_S / genesis.epoch_s.max(1)).min(longest / STANDING_PARTS);
+    usual.max(genesis.unsealed_epochs).clamp(1, longest)
 }
 
 fn segment_row(held: &Held) -> SegmentRow {

@@ -44,7 +44,7 @@ pub(super) async fn resume(
 ) -> Result<Resumed, PublishError> {
     let mut resumed = Resumed::default();
     for (segment, recipe) in core.catalog.recipes(&terms.content)? {
-        let is_over = recipe.lease.body.until <= core.epoch();
+        let is_over = !terms.still_hold(core, &recipe.lease);
         if recipe.chunks.is_empty() {
             if !is_over {
                 resumed.manifest.insert(segment, recipe);
@@ -78,14 +78,14 @@ pub(super) async fn resume(
     Ok(resumed)
 }
 
-/// A stored segment, from its recipe.
+/// A stored segment, from its recipe, whose lease is under these terms.
 pub(super) fn held_of(core: &Core, terms: &Terms, recipe: RecipeRow) -> Held {
     use echonet_protocol::placement::{Site, survives_datacenter};
     let sites: Vec<Site> =
         recipe.receipts.iter().filter_map(|r| site_of(core, &r.body.holder)).collect();
     Held {
         survives_datacenter: survives_datacenter(recipe.descriptor.scheme, &sites),
-        grant: terms.grant.clone().filter(|g| Some(g.hash()) == recipe.lease.body.grant),
+        grant: terms.grant.clone(),
         lease: recipe.lease,
         receipts: recipe.receipts.into_iter().map(|r| (r.body.index, r)).collect(),
         descriptor: recipe.descriptor,

@@ -38,6 +38,8 @@ use crate::{
 
 /// Slowest upload of a shard that is waited for, bytes per millisecond.
 const SLOWEST_BYTES_PER_MS: u64 = 16;
+/// What the round trip to a node in its quiet hours counts as: others are chosen first.
+const QUIET_LATENCY_MS: u32 = 60_000;
 /// The version of the placement that a publish makes.
 pub(super) const FIRST_PLACEMENT: u64 = 1;
 
@@ -52,8 +54,16 @@ pub(super) struct Terms {
     pub(super) grant: Option<Signed<Grant>>,
     /// First epoch of new leases.
     pub(super) from: Epoch,
-    /// First epoch after new leases.
+    /// First epoch after new leases, of the first of their terms.
     pub(super) until: Epoch,
+}
+
+impl Terms {
+    /// The epoch to which what is leased under these terms is kept.
+    #[must_use]
+    pub(super) fn kept_until(&self) -> Epoch {
+        self.grant.as_ref().map_or(self.until, |grant| grant.body.until)
+    }
 }
 
 /// A segment that is ready to be sent.
@@ -140,6 +150,14 @@ pub(super) fn code(
 }
 
 impl Terms {
+    /// Whether a lease of an earlier attempt is one of these terms and not over:
+    /// the record of what it holds shows the grant that it names.
+    #[must_use]
+    pub(super) fn still_hold(&self, core: &Core, lease: &Signed<Lease>) -> bool {
+        let lease = &lease.body;
+        lease.until > core.epoch() && lease.grant == self.grant.as_ref().map(Signed::hash)
+    }
+
     /// A lease on a segment under these terms.
     #[must_use]
     pub(super) fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
@@ -152,6 +170,8 @@ impl Terms {
             until: self.until,
             grant: self.grant.as_ref().map(Signed::hash),
             nonce: Nonce(clock::random()),
+            // On the free pools nothing lasts longer than its term.
+            standing: self.grant.is_some(),
         };
         Signed::new(&core.identity, body)
     }
@@ -168,6 +188,7 @@ fn candidate(core: &Core, member: Member) -> Candidate {
     let observed_prefix = member.prefix();
     let body = member.descriptor.body;
     let is_down = member.reach == Reach::Unreachable;
+    let is_quiet = body.quiet.is_quiet(clock::now());
     Candidate {
         node: body.node,
         site: Site { labels: body.labels, observed_prefix },
@@ -179,7 +200,8 @@ fn candidate(core: &Core, member: Member) -> Candidate {
         standing: Standing::Full,
         load_permille: 0,
         reliability_permille: u16::try_from(member.reliability_permille).unwrap_or(1000),
-        latency_ms: member.latency_ms,
+        latency_ms: if is_quiet { QUIET_LATENCY_MS } else { member.latency_ms },
+        quiet: body.quiet,
     }
 }
 
@@ -199,7 +221,8 @@ pub(super) async fn store(
     let planned: BTreeMap<NodeId, u8> =
         resumed.iter().flat_map(|r| &r.planned).map(|(index, node)| (*node, *index)).collect();
     let lease = match &resumed {
-        Some(recipe) if recipe.lease.body.until > core.epoch() => recipe.lease.clone(),
+        // Until all is sealed nobody renews it.
+        Some(recipe) if terms.still_hold(core, &recipe.lease) => recipe.lease.clone(),
         _ => terms.lease(core, coded.segment),
     };
     let request = PlacementRequest {
@@ -231,7 +254,7 @@ pub(super) async fn store(
     };
     let watch = Stopwatch::start();
     let machine = SegmentStore::new(watch.now(), config, plan, BTreeMap::new());
-    let claim = LeaseClaim { lease, grant: grant_of(terms, &recipe.lease) };
+    let claim = LeaseClaim { lease, grant: terms.grant.clone() };
     let sending = Sending { core, claim, coded, machine, watch, attempts: Attempts::default() };
     let held = sending.drive().await?;
     recipe.receipts = held.receipts.values().cloned().collect();
@@ -239,11 +262,6 @@ pub(super) async fn store(
     core.catalog.put_recipe(key, &recipe)?;
     crash_point("publish.segment.stored");
     Ok(held)
-}
-
-/// The grant of the terms, if it is the one that the lease names.
-fn grant_of(terms: &Terms, lease: &Signed<Lease>) -> Option<Signed<Grant>> {
-    terms.grant.clone().filter(|g| Some(g.hash()) == lease.body.grant)
 }
 
 struct Sending<'a> {

@@ -3,8 +3,8 @@ use crate::fake_disk::Machine;
 use crate::support::{key, lease, meta, open, put, shard, small_config};
 use echonet_vault::admission::Refusal;
 use echonet_vault::{
-    AdmitError, LeaseMeta, Outcome, Pool, PutRequest, Reservation, SyncSite, Vault, VaultConfig,
-    WriteError,
+    AdmitError, LeaseMeta, Outcome, Pool, PutRequest, Reservation, Standing, SyncSite, Vault,
+    VaultConfig, WriteError,
 };
 
 fn free(number: u64, prefix: u8) -> LeaseMeta {
@@ -259,4 +259,106 @@ fn a_renewed_lease_costs_its_grant_only_what_is_new() {
     assert_eq!(used(), 25, "nothing is shortened");
     vault.end_lease(key(3), lease(3, 1, 0).id).unwrap();
     assert_eq!(used(), 25, "what was promised is charged");
+}
+
+/// A sealed lease from epoch 0 to `until` that renews itself by 10 epochs under grant `id`.
+fn standing(number: u64, id: u64, until: u64, grant_byte_epochs: u64) -> LeaseMeta {
+    let standing = Some(Standing { term_epochs: 10, grant_byte_epochs });
+    let pool = Pool::Granted { grant: [id as u8; 32], until_epoch: 35 };
+    LeaseMeta { standing, pool, ..lease(number, id, until) }
+}
+
+fn until(vault: &Vault, number: u64) -> Option<u64> {
+    vault.leases(key(number)).unwrap().first().map(|lease| lease.meta.until_epoch)
+}
+
+#[test]
+fn a_standing_lease_lasts_as_long_as_its_grant_and_is_collected_a_grace_later() {
+    let machine = Machine::new(20);
+    let disk = machine.mount();
+    let (mut vault, _) = open(&disk, small_config());
+    put(&vault, 0, standing(0, 1, 10, u64::MAX), 0).unwrap();
+    put(&vault, 1, LeaseMeta { standing: None, ..standing(1, 1, 10, 0) }, 0).unwrap();
+    put(&vault, 2, LeaseMeta { sealed: false, ..standing(2, 1, 10, u64::MAX) }, 0).unwrap();
+    // Four epochs before its end, as an unsealed one would need.
+    assert_eq!((vault.collect(5).unwrap().renewal.renewed, until(&vault, 0)), (0, Some(10)));
+    assert_eq!((vault.collect(6).unwrap().renewal.renewed, until(&vault, 0)), (1, Some(20)));
+    assert_eq!(vault.collect(6).unwrap().renewal.renewed, 0, "once a term");
+    drop(vault);
+    machine.crash();
+    machine.delete("/data/vault/index.redb".as_ref());
+    (vault, _) = open(&machine.mount(), small_config());
+    assert_eq!(until(&vault, 0), Some(20), "durable");
+    // Away for a term and a half: it is still here, so it is taken up again.
+    let report = vault.collect(34).unwrap();
+    assert_eq!((report.renewal.renewed, until(&vault, 0)), (1, Some(35)), "to the grant's end");
+    assert!(vault.get(key(1)).unwrap().is_none() && vault.get(key(2)).unwrap().is_none());
+    let bytes = shard(0).len() as u128 * 35;
+    let others = (shard(1).len() + shard(2).len()) as u128 * 10;
+    assert_eq!(vault.grant_used(&[1; 32]).unwrap(), bytes + others);
+    assert_eq!(vault.collect(36).unwrap().dropped, 0);
+    assert_eq!(vault.collect(37).unwrap().dropped, 1, "a grace after the grant");
+}
+
+#[test]
+fn a_standing_lease_is_renewed_as_far_as_its_grant_pays_and_then_told_as_ending() {
+    let machine = Machine::new(21);
+    let disk = machine.mount();
+    let (vault, _) = open(&disk, small_config());
+    let bytes = shard(0).len() as u64;
+    // An eighth is honoured here: the first term, the second, and four epochs of the third.
+    let grant = 8 * bytes * 24;
+    put(&vault, 0, standing(0, 1, 10, grant), 0).unwrap();
+    put(&vault, 5, lease(5, 2, 100), 0).unwrap();
+    let mut ended = standing(4, 3, 10, u64::MAX);
+    ended.standing = None;
+    put(&vault, 4, ended, 0).unwrap();
+    let ending = |epoch: u64, within: u64| {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = vault.ending_leases(epoch, within, after.as_ref(), 1).unwrap();
+            found.extend(page.iter().map(|e| (e.key, e.lease.meta.until_epoch)));
+            match next {
+                Some(next) => after = Some(next),
+                None => return found,
+            }
+        }
+    };
+    assert_eq!(ending(0, 9), []);
+    let mut both = ending(0, 10);
+    both.sort_unstable();
+    assert_eq!(both, [(key(0), 10), (key(4), 10)]);
+    assert_eq!(vault.collect(6).unwrap().renewal.renewed, 1);
+    assert_eq!(ending(6, 10), [(key(4), 10)], "renewed");
+    assert_eq!(vault.collect(16).unwrap().renewal.renewed, 1);
+    assert_eq!(until(&vault, 0), Some(24));
+    let report = vault.collect(21).unwrap();
+    assert_eq!((report.renewal.renewed, report.renewal.unpaid), (0, 1));
+    assert_eq!(ending(21, 4), [(key(0), 24)]);
+    assert_eq!(ending(24, 4), [], "that is over, not ending");
+    assert_eq!(vault.grant_used(&[1; 32]).unwrap(), u128::from(grant) / 8);
+    assert_eq!(vault.collect(26).unwrap().dropped, 1);
+}
+
+#[test]
+fn a_full_vault_renews() {
+    let machine = Machine::new(22);
+    let disk = machine.mount();
+    let config = VaultConfig { quota_bytes: 16 << 20, ..small_config() };
+    let (vault, _) = open(&disk, config);
+    let mut stored = Vec::new();
+    for number in 0..10_000 {
+        if put(&vault, number, standing(number, 1, 10, u64::MAX), 0).is_err() {
+            break;
+        }
+        stored.push(number);
+    }
+    assert!(put(&vault, 20_000, lease(20_000, 1, 9), 0).is_err(), "full");
+    for epoch in [6, 16, 26] {
+        let renewed = vault.collect(epoch).unwrap().renewal.renewed;
+        assert_eq!(renewed, stored.len() as u64, "epoch {epoch}");
+        while vault.compact_step(20).unwrap().is_some() {}
+    }
+    assert!(stored.iter().all(|number| until(&vault, *number) == Some(35)));
+    assert!(machine.used() <= config.quota_bytes, "{}", machine.used());
 }

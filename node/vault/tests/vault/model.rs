@@ -24,6 +24,15 @@ pub(crate) struct Model {
     pub(crate) epoch: u64,
 }
 
+/// A lease that is to last longer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Renewal {
+    pub(crate) id: [u8; 32],
+    pub(crate) until_epoch: u64,
+    pub(crate) grant: [u8; 32],
+    pub(crate) byte_epochs: u128,
+}
+
 /// A change that the vault was asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change {
@@ -62,6 +71,22 @@ fn end(lease: &StoredLease) -> u64 {
 fn forget(lease: &StoredLease) -> u64 {
     let end = if lease.ended { lease.meta.until_epoch } else { end(lease) };
     end + small_config().grace_epochs
+}
+
+/// To when a lease is renewed at an epoch, if it is.
+fn renewed_until(lease: &StoredLease, epoch: u64) -> Option<u64> {
+    let term = lease.meta.standing?.term_epochs;
+    let Pool::Granted { until_epoch: ends, .. } = lease.meta.pool else { return None };
+    let old = lease.meta.until_epoch;
+    let is_due = epoch + small_config().unsealed_ttl_epochs.max(term / 4) >= old;
+    if !lease.meta.sealed || lease.ended || !is_due || old >= ends {
+        return None;
+    }
+    let mut until = old + term;
+    while until <= epoch + small_config().unsealed_ttl_epochs.max(term / 4) {
+        until += term;
+    }
+    (until.min(ends) > epoch.max(old)).then_some(until.min(ends))
 }
 
 impl Shard {
@@ -123,8 +148,35 @@ impl Model {
         }
     }
 
+    /// All renewals that are due.
+    pub(crate) fn renewals(&self) -> Vec<(u64, Renewal)> {
+        let of_lease = |number: u64, lease: &StoredLease| {
+            let until_epoch = renewed_until(lease, self.epoch)?;
+            let Pool::Granted { grant, .. } = lease.meta.pool else { return None };
+            let more = u128::from(until_epoch - lease.meta.until_epoch);
+            let byte_epochs = shard(number).len() as u128 * more;
+            Some((number, Renewal { id: lease.meta.id, until_epoch, grant, byte_epochs }))
+        };
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|(number, shard)| shard.leases.iter().filter_map(|l| of_lease(*number, l)))
+            .collect()
+    }
+
+    /// Makes one of them.
+    pub(crate) fn renew(&mut self, number: u64, renewal: Renewal) {
+        let shard = self.shards.get_mut(&number).expect("a shard that was renewed");
+        let mut leases = shard.leases.iter_mut();
+        let lease = leases.find(|lease| lease.meta.id == renewal.id).expect("its lease");
+        lease.meta.until_epoch = renewal.until_epoch;
+        self.grants.get_mut(&renewal.grant).expect("its grant").1 += renewal.byte_epochs;
+    }
+
     fn collect(&mut self) {
         let epoch = self.epoch;
+        for (number, renewal) in self.renewals() {
+            self.renew(number, renewal);
+        }
         self.shards.retain(|_, shard| shard.collect_epoch() > epoch);
         for shard in self.shards.values_mut() {
             shard.leases.retain(|lease| forget(lease) > epoch);
@@ -159,4 +211,9 @@ pub(crate) fn record(place: (u64, u64), sequence: u64) -> Vec<u8> {
     let len = (place.0 * 1_571 + place.1 * 613 + sequence * 977) as usize % 4_096;
     record.resize(record.len().max(len), b'.');
     record
+}
+
+/// Leases without what was charged when: that depends on the order of requests.
+pub(crate) fn uncharged(leases: &[StoredLease]) -> Vec<StoredLease> {
+    leases.iter().map(|lease| StoredLease { grant_used: 0, ..*lease }).collect()
 }

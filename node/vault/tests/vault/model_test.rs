@@ -3,11 +3,11 @@
 //! refused must not, and nothing may be wrong. Run again with the syncs of one call site ignored,
 //! the same test must fail: each sync is there for a reason.
 use crate::fake_disk::Machine;
-use crate::model::{Change, Model, SHARD_NUMBERS, places, record};
+use crate::model::{Change, Model, SHARD_NUMBERS, places, record, uncharged};
 use crate::support::{key, lease, meta, placement_key, shard, small_config};
 use echonet_vault::{
     CollectReport, IndexState, LeaseMeta, OpenError, Pool, PutRequest, ReadError, RecoveryReport,
-    StoredLease, SyncSite, Vault, VaultConfig, WriteError,
+    Standing, StoredLease, SyncSite, Vault, VaultConfig, WriteError,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -43,7 +43,7 @@ fn config() -> VaultConfig {
     // Small volumes and few rows a checkpoint, so that short runs see many of both.
     VaultConfig {
         quota_bytes: 5 << 20,
-        volume_len: 104 << 10,
+        volume_len: 112 << 10,
         checkpoint_rows: 300,
         ..small_config()
     }
@@ -160,6 +160,17 @@ impl World {
     /// An interrupted collection did some of its work, shard by shard.
     fn settle_collect(&mut self, done: &Model) -> Checked {
         let vault = self.vault()?;
+        for (number, renewal) in self.model.renewals() {
+            // Done and charged, or perhaps charged for nothing.
+            let leases = vault.leases(key(number)).map_err(text)?;
+            let is_done = |l: &StoredLease| {
+                l.meta.id == renewal.id && l.meta.until_epoch == renewal.until_epoch
+            };
+            match leases.iter().any(is_done) {
+                true => self.model.renew(number, renewal),
+                false => *self.torn.entry(renewal.grant).or_default() += renewal.byte_epochs,
+            }
+        }
         let numbers: Vec<u64> = self.model.shards.keys().copied().collect();
         for number in numbers {
             let after = done.shards.get(&number);
@@ -308,7 +319,10 @@ impl World {
         let era = self.model.epoch / 5;
         let grant = [self.rng.random_range(0..2) + 2 * era as u8; 32];
         let pool = Pool::Granted { grant, until_epoch: 5 * era + 5 };
-        LeaseMeta { sealed: self.rng.random_bool(0.6), pool, ..lease(number, id, until) }
+        let standing = Standing { term_epochs: 2, grant_byte_epochs: u64::MAX };
+        let standing = self.rng.random_bool(0.4).then_some(standing);
+        let sealed = self.rng.random_bool(0.6);
+        LeaseMeta { sealed, pool, standing, ..lease(number, id, until) }
     }
 
     /// A put that the model expects to be accepted, if the disk is well.
@@ -532,11 +546,6 @@ fn touches(change: Change) -> (u8, u64) {
         Change::Place { segment, owner_id, .. } => (1, 2 * segment + owner_id),
         Change::Collect => (2, 0),
     }
-}
-
-/// Leases without what was charged when: that depends on the order of requests.
-fn uncharged(leases: &[StoredLease]) -> Vec<StoredLease> {
-    leases.iter().map(|lease| StoredLease { grant_used: 0, ..*lease }).collect()
 }
 
 fn text(error: impl std::fmt::Display) -> Violation {

@@ -64,6 +64,7 @@ pub(crate) fn lease(number: u64, id: u64, until_epoch: u64) -> LeaseMeta {
         from_epoch: 0,
         until_epoch,
         sealed: true,
+        standing: None,
     }
 }
 

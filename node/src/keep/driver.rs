@@ -1,0 +1,342 @@
+//! The driver of the keeper: events in, effects out.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use echonet_archive::keeper::{
+    Keeper, KeeperConfig, KeeperInput, KeeperOutput, Key as PlacementName, Outcome, Presence, Task,
+};
+use echonet_protocol::{
+    identity::NodeId,
+    machine::{Machine as _, Millis},
+    placement_record::PlacementRecord,
+    segment::SegmentId,
+};
+use echonet_vault::{Key, PlacementKey, Vault};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{Event, heal, name_of, own_record, placed, presence::Presences, task};
+use crate::{
+    core::Core,
+    flow::{driver::Stopwatch, join},
+};
+
+/// Placements read from the vault at once.
+const PAGE: usize = 256;
+/// Longest a node has to answer a probe, milliseconds.
+const PROBE_MS_MAX: u64 = 2_000;
+/// How often at least the keeper's counts are told to whoever asks for the status.
+const TOLD_MS: u64 = 500;
+
+/// What an effect came to.
+enum Finished {
+    Probed { node: NodeId, answered: bool },
+    Asked { node: NodeId, shards: Vec<(SegmentId, u8)>, has: Option<Vec<bool>> },
+    Task { key: PlacementName, outcome: Outcome, bytes: u64 },
+    Healed { key: Key, outcome: Result<u64, String> },
+}
+
+struct Driver {
+    core: Arc<Core>,
+    keeper: Keeper,
+    presences: Presences,
+    watch: Stopwatch,
+    effects: JoinSet<Finished>,
+    /// Datacenters by number, so that the keeper compares numbers.
+    sited: BTreeSet<NodeId>,
+    is_isolated: bool,
+}
+
+/// Keeps until the node stops.
+pub(crate) async fn run(core: Arc<Core>) {
+    let (Some(events), Some(vault)) = (core.keep.take_events(), core.vault.clone()) else { return };
+    let watch = Stopwatch::start();
+    let timing = core.genesis.timing.clone();
+    let config = KeeperConfig::of(&timing);
+    // Often enough that a grace holds several failures.
+    let period_ms = (timing.probe_s * 1000).max(config.grace_ms / 6).min(30_000);
+    let keeper = Keeper::new(watch.now(), core.node_id(), timing, config);
+    let mut driver = Driver {
+        presences: Presences::new(watch.now(), period_ms),
+        core,
+        keeper,
+        watch,
+        effects: JoinSet::new(),
+        sited: BTreeSet::new(),
+        is_isolated: false,
+    };
+    driver.load(&vault).await;
+    driver.drive(events).await;
+}
+
+impl Driver {
+    fn now(&self) -> Millis {
+        self.watch.now()
+    }
+
+    fn tell(&mut self, input: KeeperInput) {
+        self.keeper.handle(self.watch.now(), input);
+        self.act();
+    }
+
+    /// Tells the keeper of everything in the vault.
+    async fn load(&mut self, vault: &Vault) {
+        let mut after = None;
+        loop {
+            let (vault, network) = (vault.clone(), self.core.network);
+            let page = tokio::task::spawn_blocking(move || read_page(&vault, after, &network));
+            let Ok((last, records)) = page.await else { return };
+            for record in records {
+                self.held(&record);
+            }
+            if last.is_none() {
+                return;
+            }
+            after = last;
+        }
+    }
+
+    /// A record in the vault: held where it names this node.
+    fn held(&mut self, record: &PlacementRecord) {
+        if record.body.index_of(&self.core.node_id()).is_some() {
+            self.tell(KeeperInput::Held(placed(record)));
+        } else {
+            self.tell(KeeperInput::Dropped(name_of(record)));
+        }
+    }
+
+    async fn drive(&mut self, mut events: mpsc::Receiver<Event>) {
+        loop {
+            self.probe();
+            self.report();
+            let at = [self.keeper.timeout(), self.presences.timeout()].into_iter().flatten().min();
+            let most = self.now().after(TOLD_MS);
+            let wait = self.watch.until(at.map_or(most, |at| at.min(most)));
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.event(event).await,
+                    None => return,
+                },
+                Some(done) = self.effects.join_next() => {
+                    // A panicking effect leaves its task running; its record is looked at again
+                    // after a restart.
+                    if let Ok(done) = done {
+                        self.finished(done).await;
+                    }
+                }
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {
+                    self.tell(KeeperInput::Tick);
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        match event {
+            Event::Held(record) => self.held(&record),
+            Event::Damaged(key) => self.damaged(key).await,
+            Event::Collected => self.reconcile().await,
+            Event::Read(segment) => self.tell(KeeperInput::Read(segment)),
+            Event::Hint(node) => self.presences.hint(&node, self.watch.now()),
+            Event::Drain => {
+                self.tell(KeeperInput::Drain);
+                self.report();
+                self.core.keep.settled();
+            }
+        }
+    }
+
+    /// A shard of this node's own is damaged: it is made again in place, first of all.
+    async fn damaged(&mut self, key: Key) {
+        self.core.keep.count(|status| status.damaged_shards += 1);
+        let Some(record) = self.any_record(key).await else {
+            self.own_word(key, false);
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        self.effects.spawn(async move {
+            let outcome = heal::heal(&core, &record, key.index).await;
+            Finished::Healed { key, outcome }
+        });
+    }
+
+    /// Some owner's record of a segment that names this node for this shard.
+    async fn any_record(&self, key: Key) -> Option<PlacementRecord> {
+        let (vault, network) = (self.core.vault.clone()?, self.core.network);
+        let own = self.core.node_id();
+        let read = tokio::task::spawn_blocking(move || {
+            let found = vault.placements(&key.segment).ok()?;
+            let records =
+                found.iter().filter_map(|p| PlacementRecord::decode(&p.record, &network).ok());
+            records.into_iter().find(|r| r.body.index_of(&own) == Some(key.index))
+        });
+        read.await.ok().flatten()
+    }
+
+    fn own_word(&mut self, key: Key, has: bool) {
+        let (node, segment) = (self.core.node_id(), SegmentId(key.segment));
+        self.tell(KeeperInput::Says { node, segment, index: key.index, has });
+    }
+
+    /// Forgets what the vault has no record of any more.
+    async fn reconcile(&mut self) {
+        let Some(vault) = self.core.vault.clone() else { return };
+        let known: Vec<PlacementName> = self.keeper.keys().collect();
+        let gone = tokio::task::spawn_blocking(move || {
+            let is_gone = |key: &PlacementName| {
+                let name = PlacementKey { segment: key.segment.0, owner: key.owner.0 };
+                matches!(vault.placement(&name), Ok(None))
+            };
+            known.into_iter().filter(is_gone).collect::<Vec<_>>()
+        });
+        for key in gone.await.unwrap_or_default() {
+            self.tell(KeeperInput::Dropped(key));
+        }
+    }
+
+    async fn finished(&mut self, done: Finished) {
+        match done {
+            Finished::Probed { node, answered } => self.probed(node, answered),
+            Finished::Asked { node, shards, has } => {
+                for ((segment, index), has) in shards.into_iter().zip(has.unwrap_or_default()) {
+                    self.tell(KeeperInput::Says { node, segment, index, has });
+                }
+            }
+            Finished::Task { key, outcome, bytes } => {
+                // What became known on the way is told first.
+                if let Some(record) = own_record(&self.core, key).await {
+                    self.held(&record);
+                }
+                self.tell(KeeperInput::Done { key, outcome, bytes });
+            }
+            Finished::Healed { key, outcome } => match outcome {
+                Ok(read_bytes) => {
+                    let segment = SegmentId(key.segment);
+                    tracing::info!("shard {} of segment {segment} was made whole again", key.index);
+                    self.core.keep.count(|status| {
+                        status.healed_shards += 1;
+                        status.read_bytes += read_bytes;
+                    });
+                    self.own_word(key, true);
+                }
+                Err(reason) => {
+                    let segment = SegmentId(key.segment);
+                    tracing::error!(
+                        "shard {} of segment {segment} stays damaged: {reason}",
+                        key.index
+                    );
+                    self.own_word(key, false);
+                }
+            },
+        }
+    }
+
+    /// Asks who is due.
+    fn probe(&mut self) {
+        let now = self.now();
+        let (due, told) = self.presences.due(now);
+        for (node, presence) in told {
+            self.presence(node, presence);
+        }
+        for node in due {
+            let core = Arc::clone(&self.core);
+            self.effects.spawn(async move {
+                let greeting = join::greet(&core, &node);
+                let answer = tokio::time::timeout(Duration::from_millis(PROBE_MS_MAX), greeting);
+                Finished::Probed { node, answered: answer.await.unwrap_or(false) }
+            });
+        }
+    }
+
+    fn probed(&mut self, node: NodeId, answered: bool) {
+        if let Some(presence) = self.presences.asked(node, self.watch.now(), answered) {
+            tracing::debug!("{node}: {presence:?}");
+            self.presence(node, presence);
+        }
+        let is_isolated = self.presences.is_isolated();
+        if is_isolated != self.is_isolated {
+            self.is_isolated = is_isolated;
+            tracing::info!("most other holders answer: {}", !is_isolated);
+            self.tell(KeeperInput::Isolated(is_isolated));
+        }
+        if answered && self.sited.insert(node) {
+            self.site(node);
+        }
+    }
+
+    fn presence(&mut self, node: NodeId, presence: Presence) {
+        self.core.keep.set_presence(node, Some(presence));
+        self.tell(KeeperInput::Peer { node, presence });
+    }
+
+    /// Tells the keeper where a node is.
+    fn site(&mut self, node: NodeId) {
+        let Some(site) = task::site_of(&self.core, &node) else { return };
+        let name = echonet_protocol::placement::datacenter_name(&site);
+        let mut number = [0; 8];
+        number.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
+        let datacenter = u64::from_le_bytes(number);
+        self.tell(KeeperInput::Site { node, datacenter });
+    }
+
+    /// Carries out what the keeper wants.
+    fn act(&mut self) {
+        while let Some(output) = self.keeper.poll() {
+            match output {
+                KeeperOutput::Watch(node) => {
+                    self.presences.watch(node, self.watch.now());
+                    self.core.keep.set_presence(node, Some(Presence::Reachable));
+                }
+                KeeperOutput::Unwatch(node) => {
+                    self.presences.unwatch(&node);
+                    self.core.keep.set_presence(node, None);
+                    self.sited.remove(&node);
+                }
+                KeeperOutput::AskHas { node, shards } => self.ask(node, shards),
+                KeeperOutput::Start { key, version, task } => self.start(key, version, task),
+            }
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, shards: Vec<(SegmentId, u8)>) {
+        let core = Arc::clone(&self.core);
+        self.effects.spawn(async move {
+            let has = core.client.has_shards(&node, shards.clone()).await.ok();
+            Finished::Asked { node, shards, has }
+        });
+    }
+
+    fn start(&mut self, key: PlacementName, version: u64, task: Task) {
+        let core = Arc::clone(&self.core);
+        self.effects.spawn(async move {
+            let (outcome, bytes) = task::carry_out(&core, key, version, task).await;
+            Finished::Task { key, outcome, bytes }
+        });
+    }
+
+    /// What `status` shows.
+    fn report(&self) {
+        let counts = self.keeper.counts();
+        self.core.keep.count(|status| {
+            status.segments = counts.placements;
+            status.whole = counts.whole;
+            status.waiting = counts.waiting;
+        });
+    }
+}
+
+/// The records after a key, and the last key; none at the end.
+fn read_page(
+    vault: &Vault,
+    after: Option<PlacementKey>,
+    network: &echonet_protocol::network::NetworkId,
+) -> (Option<PlacementKey>, Vec<PlacementRecord>) {
+    let keys = vault.placement_keys(after, PAGE).unwrap_or_else(|e| {
+        tracing::error!("what this node holds cannot be listed: {e}");
+        Vec::new()
+    });
+    let read = |(key, _): &(PlacementKey, u64)| {
+        let (_, bytes) = vault.placement(key).ok().flatten()?;
+        PlacementRecord::decode(&bytes, network).ok()
+    };
+    (keys.last().map(|(key, _)| *key), keys.iter().filter_map(read).collect())
+}

@@ -1,0 +1,169 @@
+//! Keeping what this node and others hold: drives the keeper, asks co-holders,
+//! carries out repairs and hand-overs, and takes part in agreeing on the next
+//! placement.
+//!
+//! What is decided is decided by `echonet_archive::keeper` and the agreement
+//! machines; here are their effects. Nothing is announced before it is durable.
+
+mod agree;
+mod ballots;
+mod commit;
+mod drain;
+mod driver;
+mod heal;
+mod place;
+mod presence;
+mod rebuild;
+mod repair;
+mod task;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use echonet_archive::keeper::{self, Key as PlacementName};
+use echonet_protocol::{identity::NodeId, placement_record::PlacementRecord, segment::SegmentId};
+use echonet_vault::Key;
+use tokio::sync::mpsc;
+
+use crate::service::RepairStatus;
+
+pub(crate) use self::{drain::drain, driver::run};
+
+/// Events that wait for the driver, at most; whoever tells more waits.
+const EVENTS_MAX: usize = 1024;
+
+/// What others tell the driver.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A record that names this node, or follows one that did, became durable in its vault.
+    Held(Box<PlacementRecord>),
+    /// The scrubber set a shard aside.
+    Damaged(Key),
+    /// Shards were collected: what is not in the vault any more is forgotten.
+    Collected,
+    /// A segment was read by somebody.
+    Read(SegmentId),
+    /// Somebody says that a node is gone: a hint to ask it.
+    Hint(NodeId),
+    /// Everything is to be handed over.
+    Drain,
+}
+
+/// The way to a node's keeping, and what it did so far.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    events: mpsc::Sender<Event>,
+    waiting: Mutex<Option<mpsc::Receiver<Event>>>,
+    status: Mutex<RepairStatus>,
+    presences: Mutex<std::collections::BTreeMap<NodeId, keeper::Presence>>,
+    is_draining: AtomicBool,
+    has_settled: AtomicBool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        let (events, waiting) = mpsc::channel(EVENTS_MAX);
+        Self {
+            events,
+            waiting: Mutex::new(Some(waiting)),
+            status: Mutex::default(),
+            presences: Mutex::default(),
+            is_draining: AtomicBool::new(false),
+            has_settled: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Keep {
+    /// Tells the driver; waits while it has too much to do.
+    pub(crate) async fn tell(&self, event: Event) {
+        // Only at the end of the node there is nobody to be told.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Tells the driver from a thread that may block.
+    pub(crate) fn tell_blocking(&self, event: Event) {
+        let _ = self.events.blocking_send(event);
+    }
+
+    /// Tells the driver if it has time: for what will be found out anyway.
+    pub(crate) fn hint(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+
+    /// What was done so far.
+    pub(crate) fn status(&self) -> RepairStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node hands over what it has and takes nothing new.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    fn start_draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.has_settled.store(false, Ordering::Relaxed);
+    }
+
+    fn settled(&self) {
+        self.has_settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the driver has looked at everything since draining began.
+    fn has_settled(&self) -> bool {
+        self.has_settled.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut RepairStatus)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What this node's own probes say of another, where they say anything.
+    fn presence(&self, node: &NodeId) -> Option<keeper::Presence> {
+        let presences = self.presences.lock().unwrap_or_else(PoisonError::into_inner);
+        presences.get(node).copied()
+    }
+
+    fn set_presence(&self, node: NodeId, presence: Option<keeper::Presence>) {
+        let mut presences = self.presences.lock().unwrap_or_else(PoisonError::into_inner);
+        match presence {
+            Some(presence) => drop(presences.insert(node, presence)),
+            None => drop(presences.remove(&node)),
+        }
+    }
+
+    fn take_events(&self) -> Option<mpsc::Receiver<Event>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A record's name.
+fn name_of(record: &PlacementRecord) -> PlacementName {
+    PlacementName { segment: record.body.segment, owner: record.body.owner }
+}
+
+/// What the keeper needs to know of a record.
+fn placed(record: &PlacementRecord) -> keeper::Placed {
+    keeper::Placed {
+        key: name_of(record),
+        version: record.body.version,
+        scheme: record.descriptor.scheme,
+        // Bounded by the descriptor's check.
+        shard_bytes: record.descriptor.shard_len() as u32,
+        holders: record.body.holders.clone(),
+    }
+}
+
+/// The newest record of a placement that is in this node's vault.
+async fn own_record(core: &Arc<crate::core::Core>, key: PlacementName) -> Option<PlacementRecord> {
+    let (vault, network) = (core.vault.clone()?, core.network);
+    let name = echonet_vault::PlacementKey { segment: key.segment.0, owner: key.owner.0 };
+    let read = tokio::task::spawn_blocking(move || {
+        let (_, bytes) = vault.placement(&name).ok().flatten()?;
+        PlacementRecord::decode(&bytes, &network).ok()
+    });
+    read.await.ok().flatten()
+}
