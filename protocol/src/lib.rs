@@ -17,6 +17,7 @@ pub mod lease;
 mod list;
 pub mod machine;
 pub mod manifest;
+pub mod membership;
 pub mod message;
 pub mod network;
 pub mod node_descriptor;

@@ -12,6 +12,7 @@ use crate::{
     identity::{NodeId, Signed},
     lease::{Grant, Lease, LeaseEnd, Receipt},
     list,
+    membership::{Answer, Ask},
     network::NetworkId,
     node_descriptor::NodeDescriptor,
     params,
@@ -138,6 +139,8 @@ pub enum Request {
         /// How many MiB of content to read through random k-subsets.
         mib: u32,
     },
+    /// Are you there, or is another; and what is known of members (SPEC.md, "Membership").
+    Membership(Ask),
 }
 
 /// Which bytes, and in groups of how many leaves they are proven.
@@ -222,6 +225,8 @@ pub enum Response {
     Grant(Signed<Grant>),
     /// Answer to [`Request::CheckLive`].
     Live(Signed<LiveCheck>),
+    /// Answer to [`Request::Membership`].
+    Membership(Answer),
 }
 
 /// A refusal: a code for programs, words for people.

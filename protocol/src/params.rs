@@ -70,6 +70,10 @@ pub const RELAY_URL_BYTES_MAX: usize = 256;
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a response frame at most.
 pub const RESPONSE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a membership claim with its signature at most.
+pub const CLAIM_BYTES_MAX: usize = 512;
+/// Membership claims in one message at most.
+pub const CLAIMS_MAX: usize = 16;
 /// Items (keys, records, shards, descriptors) in one request at most, and in the
 /// answer that lists them in the same order.
 pub const BATCH_ITEMS_MAX: usize = 64;

@@ -16,6 +16,7 @@ use echonet_protocol::{
     inconsistency::{InconsistencyProof, PROOF_BYTES_MAX},
     lease::{Grant, Lease, LeaseEnd, Receipt},
     manifest::{ManifestPage, ManifestRoot},
+    membership::Claim,
     message,
     network::{BootstrapAddr, Genesis, NetworkId},
     node_descriptor::NodeDescriptor,
@@ -99,12 +100,14 @@ fn signed_targets() -> Vec<Target> {
             "announcement" => signed::<Announcement>(b, &network),
             "live check" => signed::<LiveCheck>(b, &network),
             "node descriptor" => signed::<NodeDescriptor>(b, &network),
+            "membership claim" => signed::<Claim>(b, &network),
             "placement record" => PlacementRecord::decode(b, &network).is_ok(),
             other => panic!("{other}"),
         };
         let bytes_max = match name.as_str() {
             "placement record" => Placement::BYTES_MAX,
             "live check" => LiveCheck::BYTES_MAX,
+            "membership claim" => Claim::BYTES_MAX,
             _ => params::RECORD_BYTES_MAX,
         };
         Target { name, sample, bytes_max, decode: Box::new(decode) }

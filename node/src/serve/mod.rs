@@ -131,6 +131,9 @@ impl Handler {
             Request::RequestGrant { byte_epochs, until } => {
                 issuer::grant(core, peer, byte_epochs, until)
             }
+            Request::Membership(_) => {
+                Err(refuse(RefusalCode::NotMyRole, "membership is not spoken here yet"))
+            }
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }

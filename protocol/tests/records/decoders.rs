@@ -11,6 +11,7 @@ use echonet_protocol::{
     inconsistency::InconsistencyProof,
     lease::{Grant, Lease, LeaseEnd, Receipt},
     manifest::{ManifestPage, ManifestRoot},
+    membership::Claim,
     message,
     network::{BootstrapAddr, Genesis},
     node_descriptor::NodeDescriptor,
@@ -83,6 +84,8 @@ pub(crate) fn all() -> Vec<Decoder> {
         placement(sample::placement().encode()),
         placement(sample::placement_second().encode()),
         placement(sample::placement_third().encode()),
+        signed::<Claim>(sample::word()),
+        signed::<Claim>(sample::doubt()),
         free("genesis", sample::genesis().encode(), |b| Some(Genesis::decode(b).ok()?.encode())),
         free("segment descriptor", sample::placed().encode(), |b| {
             Some(SegmentDescriptor::decode(b).ok()?.encode())

@@ -3,6 +3,7 @@
 use echonet_protocol::{
     announcement::RecordKind,
     content_id::ContentId,
+    membership::{Answer, Ask},
     message::{
         Envelope, Refusal, RefusalCode, Request, Response, SliceSpec, decode_request,
         decode_response, encode,
@@ -31,6 +32,7 @@ pub(crate) const fn request_number(request: &Request) -> u8 {
         Request::GetContent { .. } => 11,
         Request::RequestGrant { .. } => 12,
         Request::CheckLive { .. } => 13,
+        Request::Membership(_) => 14,
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) const fn response_number(response: &Response) -> u8 {
         Response::Slice { .. } => 11,
         Response::Grant(_) => 12,
         Response::Live(_) => 13,
+        Response::Membership(_) => 14,
     }
 }
 
@@ -124,6 +127,11 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("get content", Request::GetContent { content, slice }),
         ("request grant", Request::RequestGrant { byte_epochs: u64::MAX, until: Epoch(128) }),
         ("check live", Request::CheckLive { content, segments: vec![segment], mib: 64 }),
+        ("ping", Request::Membership(Ask::Ping { claims: vec![sample::word(), sample::doubt()] })),
+        (
+            "ping for",
+            Request::Membership(Ask::PingFor { node: sample::node_id(5), claims: vec![] }),
+        ),
     ]
 }
 
@@ -149,6 +157,11 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("slice", Response::Slice { total: 3_355_444, encoded: 1 << 33 }),
         ("grant", Response::Grant(sample::grant())),
         ("live", Response::Live(sample::live_check())),
+        ("pong", Response::Membership(Answer::Pong { claims: vec![sample::goodbye()] })),
+        (
+            "tried",
+            Response::Membership(Answer::Tried { reached: true, claims: vec![sample::word()] }),
+        ),
     ]
 }
 
@@ -161,13 +174,15 @@ pub(crate) fn envelope(request: Request) -> Envelope {
 fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let mut requests: Vec<u8> = requests().iter().map(|(_, r)| request_number(r)).collect();
     requests.dedup();
-    assert_eq!(requests, (0..14).collect::<Vec<u8>>());
+    assert_eq!(requests, (0..15).collect::<Vec<u8>>());
     for (name, request) in self::requests() {
         // The network with its length in front, and the version.
         assert_eq!(encode(&envelope(request.clone()))[34], request_number(&request), "{name}");
     }
     let responses = responses();
-    assert!(responses.iter().map(|(_, r)| response_number(r)).eq(0..14));
+    let mut numbers: Vec<u8> = responses.iter().map(|(_, r)| response_number(r)).collect();
+    numbers.dedup();
+    assert_eq!(numbers, (0..15).collect::<Vec<u8>>());
     for (name, response) in responses {
         assert_eq!(encode(&response)[0], response_number(&response), "{name}");
     }
@@ -213,6 +228,15 @@ fn lists_are_bounded_beyond_their_bytes() {
     let seal = |len| envelope(Request::Seal { placements: vec![ByteBuf::new(); len] });
     assert!(decode_request(&encode(&seal(most))).is_ok());
     assert!(decode_request(&encode(&seal(most + 1))).is_err());
+    let ping = |len| envelope(Request::Membership(Ask::Ping { claims: vec![sample::word(); len] }));
+    assert!(decode_request(&encode(&ping(params::CLAIMS_MAX))).is_ok());
+    assert!(decode_request(&encode(&ping(params::CLAIMS_MAX + 1))).is_err());
+    let tried = |len| {
+        let claims = vec![sample::doubt(); len];
+        Response::Membership(Answer::Tried { reached: false, claims })
+    };
+    assert!(decode_response(&encode(&tried(params::CLAIMS_MAX))).is_ok());
+    assert!(decode_response(&encode(&tried(params::CLAIMS_MAX + 1))).is_err());
     let mut descriptor = sample::node_descriptor();
     descriptor.body.relays = vec![String::new(); 3];
     let hello = |d| envelope(Request::Hello { epoch: Epoch(0), descriptor: Some(d) });

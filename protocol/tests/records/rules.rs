@@ -56,6 +56,8 @@ fn every_kind_knows_its_network_version_and_signer() {
     common(&owner, sample::announcement(false));
     common(&sample::identity(4), sample::live_check());
     common(&sample::holder(0), sample::node_descriptor());
+    common(&sample::holder(0), sample::word());
+    common(&sample::holder(1), sample::doubt());
 }
 
 #[test]

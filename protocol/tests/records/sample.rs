@@ -9,6 +9,7 @@ use echonet_protocol::{
     data::erasure::{ErasureCode, data_shard},
     identity::{Identity, NodeId, Signed, sign_body},
     lease::{Grant, Lease, LeaseEnd, Receipt},
+    membership::{Claim, DiskHealth, Life},
     network::{Genesis, NetworkId, Timing, WitnessParams},
     node_descriptor::{Labels, NodeDescriptor, Roles},
     placement_record::{FirstPlacement, Placement, PlacementRecord, PlacementSignature},
@@ -300,6 +301,36 @@ pub(crate) fn quiet_hours() -> QuietHours {
     let mut quiet = QuietHours::NONE;
     [8, 9, 167].into_iter().for_each(|hour| quiet.add(hour));
     quiet
+}
+
+fn claim(by: u8, about: u8, life: Life, disk: Option<DiskHealth>) -> Signed<Claim> {
+    let claimant = holder(by);
+    let body = Claim {
+        v: 1,
+        network: network(),
+        claimant: claimant.node_id(),
+        about: holder(about).node_id(),
+        incarnation: 1_767_225_601,
+        life,
+        disk,
+        at: UnixSeconds(1_767_225_700),
+    };
+    Signed::new(&claimant, body)
+}
+
+/// A node's word about itself.
+pub(crate) fn word() -> Signed<Claim> {
+    claim(0, 0, Life::Alive, Some(DiskHealth::Sick))
+}
+
+/// Its last word.
+pub(crate) fn goodbye() -> Signed<Claim> {
+    claim(0, 0, Life::Left, None)
+}
+
+/// What another says about it.
+pub(crate) fn doubt() -> Signed<Claim> {
+    claim(1, 0, Life::Suspect, None)
 }
 
 /// Any node's key.

@@ -109,6 +109,9 @@ fn signed_cases() -> Vec<Value> {
         signed_case("withdrawal", &owner(), &sample::announcement(true)),
         signed_case("live check", &identity(4), &sample::live_check()),
         signed_case("node descriptor", &holder(0), &sample::node_descriptor()),
+        signed_case("membership claim, a node's own word", &holder(0), &sample::word()),
+        signed_case("membership claim, goodbye", &holder(0), &sample::goodbye()),
+        signed_case("membership claim, another's doubt", &holder(1), &sample::doubt()),
     ]
 }
 
