@@ -186,6 +186,7 @@ impl Setup {
         Placed {
             key: self.placements[record.placement].key,
             version: record.version,
+            sequence: record.version,
             scheme,
             shard_bytes,
             holders: record.holders.iter().map(|(i, n)| (*i, self.ids[*n])).collect(),
