@@ -10,11 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use echonet_protocol::{
+    agreement,
     announcement::{LiveCheck, RecordKind},
     content_id::ContentId,
     data::verified::{SliceDecoder, SliceError, slice_len},
     identity::{NodeId, Signed},
     lease::{Grant, Lease, LeaseEnd, Receipt},
+    membership::{Answer, Ask},
     message::{self, Envelope, Refusal, Request, Response, SliceSpec},
     network::NetworkId,
     node_descriptor::NodeDescriptor,
@@ -344,6 +346,32 @@ impl Client {
         let asked = shards.len();
         match self.call(node, Request::HasShards { shards }).await? {
             Response::Has(has) if has.len() == asked => Ok(has),
+            other => Err(senseless(node, &other)),
+        }
+    }
+
+    /// A question between holders of a placement; nothing in the answer is verified yet.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn agree(
+        &self,
+        node: &NodeId,
+        ask: agreement::Ask,
+    ) -> Result<agreement::Answer, CallError> {
+        match self.call(node, Request::Agree(Box::new(ask))).await? {
+            Response::Agree(answer) => Ok(*answer),
+            other => Err(senseless(node, &other)),
+        }
+    }
+
+    /// A question between members; nothing in the answer is verified yet.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn membership(&self, node: &NodeId, ask: Ask) -> Result<Answer, CallError> {
+        match self.call(node, Request::Membership(ask)).await? {
+            Response::Membership(answer) => Ok(answer),
             other => Err(senseless(node, &other)),
         }
     }

@@ -24,3 +24,9 @@ pub fn random<const N: usize>() -> [u8; N] {
     }
     bytes
 }
+
+/// A random number of the operating system, for seeds.
+#[must_use]
+pub fn random_u64() -> u64 {
+    u64::from_le_bytes(random())
+}

@@ -15,7 +15,7 @@ use crate::{
     client::Client,
     clock,
     config::NodeConfig,
-    keep::Keep,
+    keep::{Keep, Swim, Votes},
     members::{Member, Members},
     net::{
         address::AddressRules, bandwidth::Bandwidth, endpoint::NodeEndpoint, kad::KadRouting,
@@ -74,6 +74,10 @@ pub struct Core {
     pub trees: Trees,
     /// Keeping whole what it holds.
     pub(crate) keep: Keep,
+    /// Its vote on placements.
+    pub(crate) votes: Votes,
+    /// Membership of the nodes that keep things.
+    pub(crate) swim: Swim,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }

@@ -108,6 +108,8 @@ impl Node {
             said: std::sync::Mutex::default(),
             trees: Trees::default(),
             keep: keep::Keep::default(),
+            swim: keep::Swim::default(),
+            votes: keep::Votes::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -326,6 +328,8 @@ fn background(
         tasks.push(tokio::spawn(join::keep_in_touch(Arc::clone(core))));
         tasks.push(tokio::spawn(maintain::maintain(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::run(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::take_part(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::vote(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }
@@ -385,7 +389,9 @@ impl Service for Node {
     }
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
-        Box::pin(async { Ok(self.core.members.all().into_iter().map(peer).collect()) })
+        Box::pin(async {
+            Ok(self.core.members.all().into_iter().map(|m| peer(&self.core, m)).collect())
+        })
     }
 }
 
@@ -432,13 +438,17 @@ fn vault_status(vault: &Vault) -> ServiceResult<VaultStatus> {
     })
 }
 
-fn peer(member: crate::members::Member) -> Peer {
+fn peer(core: &Core, member: crate::members::Member) -> Peer {
     let body = member.descriptor.body;
+    let (state, since) = match core.swim.state(&body.node) {
+        Some(state) => (state.name(), state.since),
+        None => (member.reach.name(), member.since),
+    };
     Peer {
         node_id: body.node.to_string(),
         addr: body.addrs.first().map(ToString::to_string).unwrap_or_default(),
-        state: member.reach.name().to_owned(),
-        since: member.since.0,
+        state: state.to_owned(),
+        since: since.0,
         roles: body.roles.names().into_iter().map(str::to_owned).collect(),
         region: body.labels.region,
         datacenter: body.labels.datacenter,

@@ -311,7 +311,8 @@ pub struct Peer {
     pub node_id: String,
     /// Its first address.
     pub addr: String,
-    /// `reachable`, `unreachable` or `unknown`.
+    /// Of nodes that keep things: `reachable`, `disk-sick` (it answers and says that its disk
+    /// fails), `suspect`, `down` or `left`; of others `reachable`, `unreachable` or `unknown`.
     pub state: String,
     /// Since when, seconds since 1970.
     pub since: u64,

@@ -5,6 +5,7 @@
 //! number: all of these are passed in, so that the simulator and the node run
 //! the very same decisions.
 
+pub mod agreement;
 pub mod announcement;
 pub mod bytes;
 pub mod codec;

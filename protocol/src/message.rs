@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
 use crate::{
+    agreement,
     announcement::{LiveCheck, RecordKind},
     content_id::ContentId,
     identity::{NodeId, Signed},
     lease::{Grant, Lease, LeaseEnd, Receipt},
-    list,
-    membership::{Answer, Ask},
+    list, membership,
     network::NetworkId,
     node_descriptor::NodeDescriptor,
     params,
@@ -140,7 +140,9 @@ pub enum Request {
         mib: u32,
     },
     /// Are you there, or is another; and what is known of members (SPEC.md, "Membership").
-    Membership(Ask),
+    Membership(membership::Ask),
+    /// Holders of a placement agreeing on its next version.
+    Agree(Box<agreement::Ask>),
 }
 
 /// Which bytes, and in groups of how many leaves they are proven.
@@ -226,7 +228,9 @@ pub enum Response {
     /// Answer to [`Request::CheckLive`].
     Live(Signed<LiveCheck>),
     /// Answer to [`Request::Membership`].
-    Membership(Answer),
+    Membership(membership::Answer),
+    /// Answer to [`Request::Agree`].
+    Agree(Box<agreement::Answer>),
 }
 
 /// A refusal: a code for programs, words for people.

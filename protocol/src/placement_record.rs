@@ -271,6 +271,21 @@ impl PlacementRecord {
         codec::encode(self)
     }
 
+    /// Decodes what this node itself verified and made durable: nothing is verified again.
+    ///
+    /// # Errors
+    /// It is no placement record.
+    pub fn decode_own(bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(codec::decode(Placement::KIND, bytes, Placement::BYTES_MAX)?)
+    }
+
+    /// Of which segment and owner an encoded record is; nothing is verified.
+    #[must_use]
+    pub fn peek(bytes: &[u8]) -> Option<(SegmentId, NodeId)> {
+        let record = Self::decode_own(bytes).ok()?;
+        Some((record.body.segment, record.body.owner))
+    }
+
     /// Decodes and verifies everything: what comes out descends from its owner's
     /// version 1, and every receipt in it is what it says.
     ///
@@ -295,7 +310,7 @@ impl PlacementRecord {
 
     fn verify_parts(&self, network: &NetworkId) -> Result<(), RecordError> {
         identity::check_body(&self.body, network)?;
-        self.check_parts().map_err(invalid)?;
+        self.check_content().map_err(invalid)?;
         self.lease.verify(network)?;
         if let Some(grant) = &self.grant {
             grant.verify(network)?;
@@ -305,8 +320,8 @@ impl PlacementRecord {
         self.receipts.iter().try_for_each(|r| r.verify(network))
     }
 
-    /// Everything but signatures: that the parts belong together.
-    fn check_parts(&self) -> Result<(), String> {
+    /// Everything but signatures and descent: that the parts belong together.
+    pub(crate) fn check_content(&self) -> Result<(), String> {
         let (body, lease) = (&self.body, &self.lease.body);
         self.descriptor.check()?;
         ensure(self.descriptor.segment_id() == body.segment, || "another segment's".into())?;

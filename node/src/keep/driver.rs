@@ -8,28 +8,29 @@ use echonet_archive::keeper::{
 use echonet_protocol::{
     identity::NodeId,
     machine::{Machine as _, Millis},
+    membership::{Health, Pace, ProbeResult, Prober, ProberInput, ProberOutput},
     placement_record::PlacementRecord,
     segment::SegmentId,
+    time::UnixSeconds,
 };
 use echonet_vault::{Key, PlacementKey, Vault};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{Event, heal, name_of, own_record, placed, presence::Presences, task};
+use super::{Event, heal, name_of, own_record, placed, task};
 use crate::{
+    clock,
     core::Core,
     flow::{driver::Stopwatch, join},
 };
 
 /// Placements read from the vault at once.
 const PAGE: usize = 256;
-/// Longest a node has to answer a probe, milliseconds.
-const PROBE_MS_MAX: u64 = 2_000;
 /// How often at least the keeper's counts are told to whoever asks for the status.
 const TOLD_MS: u64 = 500;
 
 /// What an effect came to.
 enum Finished {
-    Probed { node: NodeId, answered: bool },
+    Probed { node: NodeId, result: ProbeResult },
     Asked { node: NodeId, shards: Vec<(SegmentId, u8)>, has: Option<Vec<bool>> },
     Task { key: PlacementName, outcome: Outcome, bytes: u64 },
     Healed { key: Key, outcome: Result<u64, String> },
@@ -38,31 +39,33 @@ enum Finished {
 struct Driver {
     core: Arc<Core>,
     keeper: Keeper,
-    presences: Presences,
+    prober: Prober,
+    pace: Pace,
     watch: Stopwatch,
     effects: JoinSet<Finished>,
-    /// Datacenters by number, so that the keeper compares numbers.
+    /// Nodes of which the keeper was told where they are.
     sited: BTreeSet<NodeId>,
-    is_isolated: bool,
+    /// The wall clock at the last look: a monotonic one does not show that the machine slept.
+    clock: UnixSeconds,
 }
 
 /// Keeps until the node stops.
 pub(crate) async fn run(core: Arc<Core>) {
     let (Some(events), Some(vault)) = (core.keep.take_events(), core.vault.clone()) else { return };
-    let watch = Stopwatch::start();
+    let watch = *core.keep.watch();
     let timing = core.genesis.timing.clone();
     let config = KeeperConfig::of(&timing);
-    // Often enough that a grace holds several failures.
-    let period_ms = (timing.probe_s * 1000).max(config.grace_ms / 6).min(30_000);
+    let pace = Pace::of(&timing);
     let keeper = Keeper::new(watch.now(), core.node_id(), timing, config);
     let mut driver = Driver {
-        presences: Presences::new(watch.now(), period_ms),
+        prober: Prober::new(watch.now(), pace, clock::random_u64()),
+        pace,
         core,
         keeper,
         watch,
         effects: JoinSet::new(),
         sited: BTreeSet::new(),
-        is_isolated: false,
+        clock: clock::now(),
     };
     driver.load(&vault).await;
     driver.drive(events).await;
@@ -82,8 +85,8 @@ impl Driver {
     async fn load(&mut self, vault: &Vault) {
         let mut after = None;
         loop {
-            let (vault, network) = (vault.clone(), self.core.network);
-            let page = tokio::task::spawn_blocking(move || read_page(&vault, after, &network));
+            let vault = vault.clone();
+            let page = tokio::task::spawn_blocking(move || read_page(&vault, after));
             let Ok((last, records)) = page.await else { return };
             for record in records {
                 self.held(&record);
@@ -106,9 +109,9 @@ impl Driver {
 
     async fn drive(&mut self, mut events: mpsc::Receiver<Event>) {
         loop {
-            self.probe();
+            self.tick();
             self.report();
-            let at = [self.keeper.timeout(), self.presences.timeout()].into_iter().flatten().min();
+            let at = [self.keeper.timeout(), self.prober.timeout()].into_iter().flatten().min();
             let most = self.now().after(TOLD_MS);
             let wait = self.watch.until(at.map_or(most, |at| at.min(most)));
             tokio::select! {
@@ -123,9 +126,7 @@ impl Driver {
                         self.finished(done).await;
                     }
                 }
-                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {
-                    self.tell(KeeperInput::Tick);
-                }
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
             }
         }
     }
@@ -136,7 +137,8 @@ impl Driver {
             Event::Damaged(key) => self.damaged(key).await,
             Event::Collected => self.reconcile().await,
             Event::Read(segment) => self.tell(KeeperInput::Read(segment)),
-            Event::Hint(node) => self.presences.hint(&node, self.watch.now()),
+            Event::Hint(node) => self.tell_prober(ProberInput::Hint(node)),
+            Event::Heard(node) => self.tell_prober(ProberInput::Observed(node)),
             Event::Drain => {
                 self.tell(KeeperInput::Drain);
                 self.report();
@@ -161,12 +163,10 @@ impl Driver {
 
     /// Some owner's record of a segment that names this node for this shard.
     async fn any_record(&self, key: Key) -> Option<PlacementRecord> {
-        let (vault, network) = (self.core.vault.clone()?, self.core.network);
-        let own = self.core.node_id();
+        let (vault, own) = (self.core.vault.clone()?, self.core.node_id());
         let read = tokio::task::spawn_blocking(move || {
             let found = vault.placements(&key.segment).ok()?;
-            let records =
-                found.iter().filter_map(|p| PlacementRecord::decode(&p.record, &network).ok());
+            let records = found.iter().filter_map(|p| PlacementRecord::decode_own(&p.record).ok());
             records.into_iter().find(|r| r.body.index_of(&own) == Some(key.index))
         });
         read.await.ok().flatten()
@@ -195,7 +195,7 @@ impl Driver {
 
     async fn finished(&mut self, done: Finished) {
         match done {
-            Finished::Probed { node, answered } => self.probed(node, answered),
+            Finished::Probed { node, result } => self.probed(node, result),
             Finished::Asked { node, shards, has } => {
                 for ((segment, index), has) in shards.into_iter().zip(has.unwrap_or_default()) {
                     self.tell(KeeperInput::Says { node, segment, index, has });
@@ -230,40 +230,59 @@ impl Driver {
         }
     }
 
-    /// Asks who is due.
-    fn probe(&mut self) {
-        let now = self.now();
-        let (due, told) = self.presences.due(now);
-        for (node, presence) in told {
-            self.presence(node, presence);
+    /// Time passed.
+    fn tick(&mut self) {
+        let clock = clock::now();
+        if clock != self.clock {
+            self.clock = clock;
+            self.tell_prober(ProberInput::Clock(clock));
         }
-        for node in due {
-            let core = Arc::clone(&self.core);
-            self.effects.spawn(async move {
-                let greeting = join::greet(&core, &node);
-                let answer = tokio::time::timeout(Duration::from_millis(PROBE_MS_MAX), greeting);
-                Finished::Probed { node, answered: answer.await.unwrap_or(false) }
-            });
+        self.tell_prober(ProberInput::Tick);
+        self.tell(KeeperInput::Tick);
+    }
+
+    fn tell_prober(&mut self, input: ProberInput) {
+        self.prober.handle(self.watch.now(), input);
+        while let Some(output) = self.prober.poll() {
+            match output {
+                ProberOutput::Probe(node) => self.probe(node),
+                ProberOutput::Changed { node, health, since } => self.changed(node, health, since),
+                ProberOutput::Isolated(is_isolated) => {
+                    tracing::info!("this node seems to be cut off: {is_isolated}");
+                    self.tell(KeeperInput::Isolated(is_isolated));
+                }
+            }
         }
     }
 
-    fn probed(&mut self, node: NodeId, answered: bool) {
-        if let Some(presence) = self.presences.asked(node, self.watch.now(), answered) {
-            tracing::debug!("{node}: {presence:?}");
-            self.presence(node, presence);
-        }
-        let is_isolated = self.presences.is_isolated();
-        if is_isolated != self.is_isolated {
-            self.is_isolated = is_isolated;
-            tracing::info!("most other holders answer: {}", !is_isolated);
-            self.tell(KeeperInput::Isolated(is_isolated));
-        }
-        if answered && self.sited.insert(node) {
+    fn probe(&mut self, node: NodeId) {
+        let core = Arc::clone(&self.core);
+        let patience = Duration::from_millis(self.pace.watch_answer_ms / 2);
+        self.effects.spawn(async move {
+            let greeting = tokio::time::timeout(patience, join::greet(&core, &node)).await;
+            let result = match greeting {
+                Ok(true) if core.keep.is_sick(&node) => ProbeResult::DiskSick,
+                Ok(true) => ProbeResult::Healthy,
+                // Whether a connection came about is the pool's knowledge; what counts is that no
+                // answer did.
+                _ => ProbeResult::Unreachable,
+            };
+            Finished::Probed { node, result }
+        });
+    }
+
+    fn probed(&mut self, node: NodeId, result: ProbeResult) {
+        self.tell_prober(ProberInput::Probed { node, result });
+        if result != ProbeResult::Unreachable && self.sited.insert(node) {
             self.site(node);
         }
     }
 
-    fn presence(&mut self, node: NodeId, presence: Presence) {
+    /// A holder whose disk fails still answers: what it lost it says itself when asked.
+    fn changed(&mut self, node: NodeId, health: Health, since: Millis) {
+        tracing::debug!("{node}: {health:?}");
+        let presence =
+            if health.is_silent() { Presence::Unreachable { since } } else { Presence::Reachable };
         self.core.keep.set_presence(node, Some(presence));
         self.tell(KeeperInput::Peer { node, presence });
     }
@@ -283,11 +302,11 @@ impl Driver {
         while let Some(output) = self.keeper.poll() {
             match output {
                 KeeperOutput::Watch(node) => {
-                    self.presences.watch(node, self.watch.now());
                     self.core.keep.set_presence(node, Some(Presence::Reachable));
+                    self.tell_prober(ProberInput::Watch(node));
                 }
                 KeeperOutput::Unwatch(node) => {
-                    self.presences.unwatch(&node);
+                    self.tell_prober(ProberInput::Unwatch(node));
                     self.core.keep.set_presence(node, None);
                     self.sited.remove(&node);
                 }
@@ -325,10 +344,9 @@ impl Driver {
 }
 
 /// The records after a key, and the last key; none at the end.
-fn read_page(
+pub(super) fn read_page(
     vault: &Vault,
     after: Option<PlacementKey>,
-    network: &echonet_protocol::network::NetworkId,
 ) -> (Option<PlacementKey>, Vec<PlacementRecord>) {
     let keys = vault.placement_keys(after, PAGE).unwrap_or_else(|e| {
         tracing::error!("what this node holds cannot be listed: {e}");
@@ -336,7 +354,7 @@ fn read_page(
     });
     let read = |(key, _): &(PlacementKey, u64)| {
         let (_, bytes) = vault.placement(key).ok().flatten()?;
-        PlacementRecord::decode(&bytes, network).ok()
+        PlacementRecord::decode_own(&bytes).ok()
     };
     (keys.last().map(|(key, _)| *key), keys.iter().filter_map(read).collect())
 }

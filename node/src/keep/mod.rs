@@ -11,11 +11,12 @@ mod commit;
 mod drain;
 mod driver;
 mod heal;
+mod membership;
 mod place;
-mod presence;
 mod rebuild;
 mod repair;
 mod task;
+mod votes;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -27,9 +28,14 @@ use echonet_protocol::{identity::NodeId, placement_record::PlacementRecord, segm
 use echonet_vault::Key;
 use tokio::sync::mpsc;
 
-use crate::service::RepairStatus;
+use crate::{core::Core, flow::driver::Stopwatch, service::RepairStatus};
 
-pub(crate) use self::{drain::drain, driver::run};
+pub(crate) use self::{
+    drain::drain,
+    driver::run,
+    membership::{Swim, run as take_part},
+    votes::{Votes, run as vote},
+};
 
 /// Events that wait for the driver, at most; whoever tells more waits.
 const EVENTS_MAX: usize = 1024;
@@ -47,6 +53,8 @@ pub(crate) enum Event {
     Read(SegmentId),
     /// Somebody says that a node is gone: a hint to ask it.
     Hint(NodeId),
+    /// A node answered something.
+    Heard(NodeId),
     /// Everything is to be handed over.
     Drain,
 }
@@ -58,8 +66,10 @@ pub(crate) struct Keep {
     waiting: Mutex<Option<mpsc::Receiver<Event>>>,
     status: Mutex<RepairStatus>,
     presences: Mutex<std::collections::BTreeMap<NodeId, keeper::Presence>>,
+    sick: Mutex<std::collections::BTreeSet<NodeId>>,
     is_draining: AtomicBool,
     has_settled: AtomicBool,
+    watch: Stopwatch,
 }
 
 impl Default for Keep {
@@ -70,8 +80,10 @@ impl Default for Keep {
             waiting: Mutex::new(Some(waiting)),
             status: Mutex::default(),
             presences: Mutex::default(),
+            sick: Mutex::default(),
             is_draining: AtomicBool::new(false),
             has_settled: AtomicBool::new(false),
+            watch: Stopwatch::start(),
         }
     }
 }
@@ -81,11 +93,6 @@ impl Keep {
     pub(crate) async fn tell(&self, event: Event) {
         // Only at the end of the node there is nobody to be told.
         let _ = self.events.send(event).await;
-    }
-
-    /// Tells the driver from a thread that may block.
-    pub(crate) fn tell_blocking(&self, event: Event) {
-        let _ = self.events.blocking_send(event);
     }
 
     /// Tells the driver if it has time: for what will be found out anyway.
@@ -117,6 +124,19 @@ impl Keep {
         self.has_settled.load(Ordering::Relaxed)
     }
 
+    /// The clock that everything here goes by.
+    const fn watch(&self) -> &Stopwatch {
+        &self.watch
+    }
+
+    /// Whether this node itself has a shard.
+    async fn has_own(&self, core: &Core, segment: SegmentId, index: u8) -> bool {
+        let Some(vault) = core.vault.clone() else { return false };
+        let key = Key { segment: segment.0, index };
+        let found = tokio::task::spawn_blocking(move || matches!(vault.get(key), Ok(Some(_))));
+        found.await.unwrap_or(false)
+    }
+
     fn count(&self, change: impl FnOnce(&mut RepairStatus)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -133,6 +153,21 @@ impl Keep {
             Some(presence) => drop(presences.insert(node, presence)),
             None => drop(presences.remove(&node)),
         }
+    }
+
+    /// Whether a node says itself that its disk fails.
+    fn is_sick(&self, node: &NodeId) -> bool {
+        let sick = self.sick.lock().unwrap_or_else(PoisonError::into_inner);
+        sick.contains(node)
+    }
+
+    fn set_sick(&self, node: NodeId, is_sick: bool) {
+        let mut sick = self.sick.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_sick {
+            sick.insert(node)
+        } else {
+            sick.remove(&node)
+        };
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<Event>> {
@@ -159,12 +194,29 @@ fn placed(record: &PlacementRecord) -> keeper::Placed {
 }
 
 /// The newest record of a placement that is in this node's vault.
-async fn own_record(core: &Arc<crate::core::Core>, key: PlacementName) -> Option<PlacementRecord> {
-    let (vault, network) = (core.vault.clone()?, core.network);
+async fn own_record(core: &Arc<Core>, key: PlacementName) -> Option<PlacementRecord> {
+    let vault = core.vault.clone()?;
     let name = echonet_vault::PlacementKey { segment: key.segment.0, owner: key.owner.0 };
     let read = tokio::task::spawn_blocking(move || {
         let (_, bytes) = vault.placement(&name).ok().flatten()?;
-        PlacementRecord::decode(&bytes, &network).ok()
+        PlacementRecord::decode_own(&bytes).ok()
     });
     read.await.ok().flatten()
+}
+
+/// Every record in this node's vault.
+async fn all_records(core: &Arc<Core>) -> Vec<PlacementRecord> {
+    let Some(vault) = core.vault.clone() else { return Vec::new() };
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut records, mut after) = (Vec::new(), None);
+        loop {
+            let (last, page) = driver::read_page(&vault, after);
+            records.extend(page);
+            if last.is_none() {
+                return records;
+            }
+            after = last;
+        }
+    });
+    read.await.unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use echonet_archive::keeper::{Key as PlacementName, Outcome, Task};
 use echonet_protocol::{
+    agreement::ProposeFailure,
     identity::{NodeId, Signed},
     lease::Receipt,
     placement::Site,
@@ -13,7 +14,7 @@ use echonet_protocol::{
 };
 
 use super::{
-    agree::{self, AgreeError},
+    agree::{AgreeError, Proposal},
     commit, own_record,
     rebuild::RebuildError,
     repair::{PlaceError, Placed, hand_over, repair},
@@ -48,7 +49,9 @@ pub(super) async fn carry_out(
             count(core, &task, &placed);
             Outcome::Committed
         }
-        Err(TaskError::Agree(AgreeError::Overtaken | AgreeError::Busy)) => Outcome::Yielded,
+        Err(TaskError::Agree(AgreeError::Overtaken | AgreeError::Failed(ProposeFailure::Busy))) => {
+            Outcome::Yielded
+        }
         Err(TaskError::Place(PlaceError::Rebuild(RebuildError::Inconsistent { .. }))) => {
             Outcome::Inconsistent
         }
@@ -75,27 +78,40 @@ async fn attempt(
     record: &PlacementRecord,
     task: &Task,
 ) -> (Placed, Result<(), TaskError>) {
-    // First whether the others would go along: a minority that is cut off moves nothing.
-    let claim = match agree::claim(core, record).await {
-        Ok(claim) => claim,
-        Err(e) => return (Placed::default(), Err(e.into())),
+    let indices = match task {
+        Task::Repair { lost, .. } => lost.clone(),
+        Task::HandOver { index, .. } => vec![*index],
     };
-    // Somebody began and did not finish: what he brought about is finished first.
-    if let Some(next) = claim.unfinished() {
-        let outcome = agree_and_commit(core, record, claim, next).await;
-        return (Placed::default(), outcome.and(Err(AgreeError::Overtaken.into())));
-    }
-    let placed = match task {
-        Task::Repair { lost, .. } => repair(core, record, lost).await,
-        Task::HandOver { index, to } => hand_over(core, record, *index, *to).await,
-    };
-    let placed = match placed {
-        Ok(placed) => placed,
-        Err(e) => return (Placed::default(), Err(e.into())),
-    };
-    let receipts = merged(record, &placed.receipts);
-    let outcome = agree_and_commit(core, record, claim, receipts).await;
+    let mut placed = Placed::default();
+    let outcome = changed(core, record, task, &indices, &mut placed).await;
     (placed, outcome)
+}
+
+async fn changed(
+    core: &Arc<Core>,
+    record: &PlacementRecord,
+    task: &Task,
+    indices: &[u8],
+    placed: &mut Placed,
+) -> Result<(), TaskError> {
+    let mut proposal = Proposal::begin(core, record, indices)?;
+    // First whether the others would go along: a minority that is cut off moves nothing.
+    if let Some(finished) = proposal.claimed().await? {
+        // Somebody began and did not finish: that is finished first.
+        commit::commit(core, record, &finished).await?;
+        return Err(AgreeError::Overtaken.into());
+    }
+    let work = async {
+        match task {
+            Task::Repair { lost, .. } => repair(core, record, lost).await,
+            Task::HandOver { index, to } => hand_over(core, record, *index, *to).await,
+        }
+    };
+    *placed = proposal.meanwhile(work).await?;
+    let receipts = merged(proposal.record(), &placed.receipts);
+    let (next, is_ours) = proposal.propose(receipts).await?;
+    commit::commit(core, record, &next).await?;
+    if is_ours { Ok(()) } else { Err(AgreeError::Overtaken.into()) }
 }
 
 /// The record's receipts with new ones in the place of those of the same index.
@@ -105,17 +121,6 @@ fn merged(record: &PlacementRecord, new: &[Signed<Receipt>]) -> Vec<Signed<Recei
     let mut receipts: Vec<_> = kept.chain(new).cloned().collect();
     receipts.sort_by_key(|receipt| receipt.body.index);
     receipts
-}
-
-async fn agree_and_commit(
-    core: &Arc<Core>,
-    record: &PlacementRecord,
-    claim: agree::Claim,
-    receipts: Vec<Signed<Receipt>>,
-) -> Result<(), TaskError> {
-    let next = claim.propose(core, record, receipts).await?;
-    commit::commit(core, record, &next).await?;
-    Ok(())
 }
 
 fn count(core: &Core, task: &Task, placed: &Placed) {

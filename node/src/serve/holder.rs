@@ -344,7 +344,10 @@ pub(crate) async fn keep_record(
     let kept = blocking(move || seal_one(&vault, own, &record, bytes).map(|kept| (kept, record)));
     let (kept, record) = kept.await??;
     match kept {
-        Kept::Held | Kept::Replaced => core.keep.tell(Event::Held(Box::new(record))).await,
+        Kept::Held | Kept::Replaced => {
+            core.votes.followed(&record);
+            core.keep.tell(Event::Held(Box::new(record))).await;
+        }
         Kept::Known => return Ok(true),
         Kept::Not => return Ok(false),
     }

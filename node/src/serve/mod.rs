@@ -15,6 +15,7 @@ pub mod trees;
 use std::sync::Arc;
 
 use echonet_protocol::{
+    identity::NodeId,
     message::{self, Envelope, MessageError, Refusal, RefusalCode, Request, Response},
     params,
 };
@@ -131,9 +132,13 @@ impl Handler {
             Request::RequestGrant { byte_epochs, until } => {
                 issuer::grant(core, peer, byte_epochs, until)
             }
-            Request::Membership(_) => {
-                Err(refuse(RefusalCode::NotMyRole, "membership is not spoken here yet"))
+            Request::Membership(ask) => {
+                let answer = core.swim.answer(NodeId(peer.node_id), ask).await?;
+                Ok(Response::Membership(answer))
             }
+            Request::Agree(ask) => Ok(Response::Agree(Box::new(
+                core.votes.answer(core, NodeId(peer.node_id), *ask).await?,
+            ))),
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }

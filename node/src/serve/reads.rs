@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     core::Core,
+    keep::Event,
     net::{
         bandwidth::Way,
         gate::PeerInfo,
@@ -57,6 +58,10 @@ pub(super) async fn shard(
     let Some(located) = located.map_err(|e| internal(&e))?.map_err(|e| internal(&e))? else {
         return Err(not_here(segment, index).into());
     };
+    if slice.offset == 0 {
+        // What is read is repaired first. Once for each reader of the shard, not for each part.
+        core.keep.hint(Event::Read(segment));
+    }
     let length = located.shard_len() as usize;
     let range = checked(slice, length as u64)?;
     // One leaf is always answered, whatever else is capped: audits ask for no more.

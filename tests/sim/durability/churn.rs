@@ -3,6 +3,8 @@
 
 use echonet_protocol::machine::Draws;
 
+use super::markov::REPAIRING;
+
 /// Milliseconds of an hour.
 pub(super) const HOUR_MS: f64 = 3_600_000.0;
 /// Hours of a year.
@@ -108,6 +110,12 @@ pub(super) fn uniform(draws: &mut Draws) -> f64 {
 
 fn exponential(draws: &mut Draws) -> f64 {
     -(1.0 - uniform(draws)).ln()
+}
+
+/// The time of one repair: as many stages as the model has.
+pub(super) fn repair_time_ms(mean_h: f64, draws: &mut Draws) -> u64 {
+    let stage_h = mean_h / REPAIRING as f64;
+    ms((0..REPAIRING).map(|_| stage_h * exponential(draws)).sum())
 }
 
 fn ms(hours: f64) -> u64 {

@@ -13,8 +13,8 @@ use super::churn::{Churn, YEAR_H};
 
 /// Stages of waiting before an urgent repair.
 const WAITING: usize = 2;
-/// Stages of a repair.
-const REPAIRING: usize = 4;
+/// Stages of a repair, in the simulation too.
+pub(super) const REPAIRING: usize = 4;
 /// Phases: quiet, waiting, repairing.
 const PHASES: usize = 1 + WAITING + REPAIRING;
 /// Passes over all states, at most.
@@ -38,6 +38,8 @@ pub struct Model {
     wait: f64,
     repair: f64,
     top_up: f64,
+    /// Of those that are off, the part that has been for the grace: taken for lost.
+    given_up: f64,
 }
 
 /// A state in words.
@@ -71,6 +73,7 @@ impl Model {
             wait: WAITING as f64 / hours(policy.urgent_ms).max(1e-6),
             repair: REPAIRING as f64 / repair_h,
             top_up: policy.top_up_ms.map_or(0.0, |ms| 2.0 / hours(ms)),
+            given_up: (-hours(policy.grace_ms) / churn.down_h).exp(),
         }
     }
 
@@ -87,20 +90,14 @@ impl Model {
                 share[at] = into / chain.out[at];
             };
             let count = chain.states.len();
-            if pass % 2 == 0 {
-                (0..count).for_each(|at| settle(at, &mut share));
-            } else {
-                (0..count).rev().for_each(|at| settle(at, &mut share));
-            }
-            let total: f64 = share.iter().sum();
-            share.iter_mut().for_each(|part| *part /= total);
+            (0..count).for_each(|at| settle(at, &mut share));
+            (0..count).rev().for_each(|at| settle(at, &mut share));
+            chain.balance_levels(&mut share);
             let flux: f64 = share.iter().zip(&chain.lost).map(|(part, rate)| part * rate).sum();
-            if pass % 2 == 1 {
-                if (flux - before).abs() <= SETTLED * flux {
-                    return flux * YEAR_H;
-                }
-                before = flux;
+            if pass > 3 && (flux - before).abs() <= SETTLED * flux {
+                return flux * YEAR_H;
             }
+            before = flux;
         }
         before * YEAR_H
     }
@@ -149,14 +146,20 @@ impl Model {
         self.n - s.unknown - s.known - s.off
     }
 
+    /// Holders that are off and taken for lost.
+    fn given_up(&self, s: State) -> usize {
+        (self.given_up * s.off as f64).round() as usize
+    }
+
     /// The phase that follows at once from what is seen.
-    const fn settled(&self, s: State) -> State {
+    fn settled(&self, s: State) -> State {
         if s.phase > WAITING {
             return s;
         }
         let reachable = self.reachable(s);
         let urgent = reachable <= self.urgent_mark;
-        let phase = if s.known >= self.queue_lost && reachable >= self.k {
+        let lost = s.known + self.given_up(s);
+        let phase = if lost >= self.queue_lost && reachable >= self.k {
             1 + WAITING
         } else if urgent && s.phase == 0 {
             1
@@ -197,7 +200,7 @@ impl Model {
             }
             phase if phase == PHASES - 1 => step(self.repaired(s), self.repair),
             phase => {
-                if can_repair && s.known > 0 {
+                if can_repair && s.known + self.given_up(s) > 0 {
                     step(State { phase: 1 + WAITING, ..s }, self.top_up);
                 }
                 if (1..WAITING).contains(&phase) || (phase == WAITING && can_repair) {
@@ -209,14 +212,16 @@ impl Model {
     }
 
     /// What a repair leaves: it writes what is missing when it ends.
-    const fn repaired(&self, s: State) -> State {
+    fn repaired(&self, s: State) -> State {
         let reachable = self.reachable(s);
         if reachable < self.k {
             State { phase: 0, ..s }
         } else if reachable <= self.urgent_mark {
             State { unknown: 0, known: 0, off: 0, phase: 0 }
+        } else if self.top_up > 0.0 || s.known + self.given_up(s) >= self.queue_lost {
+            State { known: 0, off: s.off - self.given_up(s), phase: 0, ..s }
         } else {
-            State { known: 0, phase: 0, ..s }
+            State { phase: 0, ..s }
         }
     }
 }
@@ -294,4 +299,46 @@ impl Chain {
         }
         incoming
     }
+
+    /// Scales the states with the same number of shards gone so that as much goes
+    /// up as comes down between these levels: what single passes do slowly.
+    fn balance_levels(&self, share: &mut [f64]) {
+        let levels = self.lost_max + 1;
+        let level = |at: usize| self.states[at].unknown + self.states[at].known;
+        let mut mass = vec![0.0; levels];
+        let mut flow = vec![vec![0.0; levels]; levels];
+        for (at, &part) in share.iter().enumerate() {
+            let from = level(at);
+            mass[from] += part;
+            self.steps[at].iter().for_each(|&(to, rate)| flow[from][level(to)] += part * rate);
+            flow[from][0] += part * self.lost[at];
+        }
+        for (row, mass) in flow.iter_mut().zip(&mass) {
+            row.iter_mut().for_each(|rate| *rate /= mass);
+        }
+        let balanced = stationary(flow);
+        for (at, part) in share.iter_mut().enumerate() {
+            *part *= balanced[level(at)] / mass[level(at)];
+        }
+    }
+}
+
+/// Shares of time in the states of a small chain, without a single subtraction
+/// (Grassmann, Taksar and Heyman 1985).
+fn stationary(mut rate: Vec<Vec<f64>>) -> Vec<f64> {
+    let count = rate.len();
+    for last in (1..count).rev() {
+        let down: f64 = rate[last][..last].iter().sum();
+        for from in 0..last {
+            rate[from][last] /= down;
+            let (through, row) = (rate[from][last], rate[last].clone());
+            (0..last).filter(|to| *to != from).for_each(|to| rate[from][to] += through * row[to]);
+        }
+    }
+    let mut share = vec![1.0; count];
+    for at in 1..count {
+        share[at] = (0..at).map(|from| share[from] * rate[from][at]).sum();
+    }
+    let total: f64 = share.iter().sum();
+    share.iter().map(|part| part / total).collect()
 }

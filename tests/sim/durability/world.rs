@@ -22,7 +22,7 @@ use echonet_protocol::{
 };
 
 use super::{
-    churn::{Churn, HOUR_MS, YEAR_H, uniform},
+    churn::{Churn, HOUR_MS, YEAR_H, repair_time_ms, uniform},
     nodes::Nodes,
     segments::{Phase, Segment},
 };
@@ -42,7 +42,7 @@ pub struct Scenario {
     pub years: f64,
     /// Bytes of a segment.
     pub segment_bytes: u64,
-    /// Time of one repair besides moving bytes, hours.
+    /// Mean time of one repair besides moving bytes, hours.
     pub repair_h: f64,
     /// What a node may spend on repairs, bytes per second.
     pub node_bytes_per_s: u64,
@@ -92,6 +92,8 @@ pub struct Outcome {
     pub wait_h: f64,
     /// Longest such time, hours.
     pub wait_h_max: f64,
+    /// Longest such time of an urgent repair, hours.
+    pub urgent_wait_h_max: f64,
     /// Part of the time that fewer than k holders of a segment answer.
     pub unreadable: f64,
     /// Spares at the end, as a part of the shards that are wanted.
@@ -423,7 +425,7 @@ impl<'a> World<'a> {
             segment.stamp += 1;
             let event = Event::Done(number, segment.stamp);
             let moving_ms = repair.bytes * 1000 / self.scenario.node_bytes_per_s.max(1);
-            let setup_ms = (self.scenario.repair_h * HOUR_MS) as u64;
+            let setup_ms = repair_time_ms(self.scenario.repair_h, &mut self.draws);
             self.plan(self.now.after(setup_ms + moving_ms), event);
         }
         if let Some(at) = self.queue.timeout(self.now)
@@ -471,7 +473,10 @@ impl<'a> World<'a> {
             return;
         }
         outcome.repairs += 1;
-        outcome.urgent += u64::from(health == Health::Urgent);
+        if health == Health::Urgent {
+            outcome.urgent += 1;
+            outcome.urgent_wait_h_max = outcome.urgent_wait_h_max.max(waited);
+        }
         self.waited_h += waited;
         outcome.wait_h_max = outcome.wait_h_max.max(waited);
     }
