@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use echonet_tests::durability::{Size, run_and_write};
+use echonet_tests::{
+    durability::{Size, run_and_write},
+    world::{Options, simulate},
+};
 
 #[derive(Parser)]
 #[command(name = "echonet-tests", about = "EchoNet's simulations")]
@@ -16,7 +19,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Plays nodes in seeded, faulty worlds.
-    Sim,
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// Nodes in each world.
+        #[arg(long, default_value_t = 40)]
+        nodes: usize,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Say a line about each seed.
+        #[arg(long)]
+        verbose: bool,
+    },
     /// Simulates years of a large network and writes the durability study.
     Study {
         /// Seconds instead of minutes: a small network, few cases.
@@ -30,7 +46,9 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Sim => anyhow::bail!("not built yet"),
+        Command::Sim { seeds, nodes, seed, verbose } => {
+            simulate(&Options { seeds, first: seed, nodes, is_verbose: verbose })
+        }
         Command::Study { quick, out } => {
             run_and_write(if quick { Size::Quick } else { Size::Full }, &out)
         }

@@ -143,8 +143,8 @@ impl Keeper {
     }
 
     fn held(&mut self, placed: &Placed) {
-        let known = self.placements.get(&placed.key).map(|p| p.version);
-        if known.is_some_and(|version| version >= placed.version) {
+        let known = self.placements.get(&placed.key).map(|p| p.sequence);
+        if known.is_some_and(|sequence| sequence >= placed.sequence) {
             return;
         }
         if known.is_none() && self.placements.len() >= self.config.placements_max {
@@ -157,7 +157,7 @@ impl Keeper {
             Some(placement) => {
                 let old = std::mem::take(&mut placement.holders);
                 placement.holders = old.clone();
-                placement.follow(placed, holders);
+                placement.follow(placed, holders, self.now);
                 old
             }
             None => {
@@ -232,8 +232,10 @@ impl Keeper {
 
     fn done(&mut self, key: Key, outcome: Outcome, bytes: u64) {
         if self.hand_overs.running.remove(&key) {
-            if outcome != Outcome::Committed && self.placements.contains_key(&key) {
-                // Draining goes on until nothing is left; others are asked about again in time.
+            // Draining goes on until nothing is left. Whom a better placed node does not relieve
+            // keeps what it has: it wants no other's relief.
+            let goes_on = self.is_draining && outcome != Outcome::Committed;
+            if goes_on && self.placements.contains_key(&key) {
                 self.hand_overs.waiting.insert(key, None);
             }
         } else if self.repairing.get(&key.segment) == Some(&key) {
@@ -245,7 +247,11 @@ impl Keeper {
             placement.is_running = false;
             match outcome {
                 Outcome::Committed => {}
-                Outcome::Yielded => placement.pause(self.now, step_ms, false),
+                Outcome::Yielded => {
+                    // In the order of ranks again, or all that yielded come back at once.
+                    let rank = placement.rank(key.segment, &self.peers);
+                    placement.pause(self.now, step_ms.saturating_mul(1 + rank), false);
+                }
                 Outcome::Failed => placement.pause(self.now, retry_ms, true),
                 Outcome::Inconsistent => placement.is_inconsistent(),
             }
@@ -255,7 +261,9 @@ impl Keeper {
 
     fn wait_to_hand_over(&mut self, key: Key, to: Option<NodeId>) {
         let has_room = self.hand_overs.waiting.len() < self.config.hand_overs_waiting_max;
-        if (has_room || self.is_draining) && !self.hand_overs.running.contains(&key) {
+        let is_held = self.placements.contains_key(&key);
+        let may_wait = is_held && !self.hand_overs.running.contains(&key);
+        if may_wait && (has_room || self.is_draining) {
             self.hand_overs.waiting.insert(key, to);
         }
     }
@@ -264,6 +272,8 @@ impl Keeper {
         self.is_draining = true;
         let keys: Vec<Key> = self.placements.keys().copied().collect();
         keys.into_iter().for_each(|key| self.wait_to_hand_over(key, None));
+        // Repairs that wait are others' now.
+        self.look_again();
     }
 
     /// Has all placements looked at soon.
@@ -352,10 +362,9 @@ impl Keeper {
             self.begin_repair(repair.segment);
         }
         while self.hand_overs.running.len() < self.config.hand_overs_max {
-            let ready =
-                self.hand_overs.waiting.iter().find(|(key, _)| {
-                    self.placements.get(key).is_some_and(|p| p.may_begin(self.now))
-                });
+            let ready = self.hand_overs.waiting.iter().find(|(key, _)| {
+                self.placements.get(key).is_some_and(|p| p.may_hand_over(self.now))
+            });
             let Some((key, to)) = ready.map(|(key, to)| (*key, *to)) else { break };
             self.begin_hand_over(key, to);
         }

@@ -8,3 +8,4 @@
 pub mod durability;
 #[path = "../support/mod.rs"]
 pub mod support;
+pub mod world;

@@ -27,11 +27,19 @@ pub(super) struct Peers {
     slots: Vec<Peer>,
     by_node: BTreeMap<NodeId, PeerId>,
     free: Vec<PeerId>,
+    /// How many of them are in each datacenter.
+    sites: BTreeMap<u64, u32>,
 }
 
 impl Peers {
     pub(super) const fn new(own: NodeId) -> Self {
-        Self { own, slots: Vec::new(), by_node: BTreeMap::new(), free: Vec::new() }
+        Self {
+            own,
+            slots: Vec::new(),
+            by_node: BTreeMap::new(),
+            free: Vec::new(),
+            sites: BTreeMap::new(),
+        }
     }
 
     pub(super) const fn own(&self) -> NodeId {
@@ -67,7 +75,10 @@ impl Peers {
         if slot.uses > 0 {
             return None;
         }
-        let node = slot.node;
+        let (node, datacenter) = (slot.node, slot.datacenter.take());
+        if let Some(datacenter) = datacenter {
+            self.leave_site(datacenter);
+        }
         self.by_node.remove(&node);
         self.free.push(peer);
         Some(node)
@@ -86,9 +97,34 @@ impl Peers {
         std::mem::replace(&mut self.slots[peer as usize].presence, presence)
     }
 
+    /// Whether that is news.
     pub(super) fn set_datacenter(&mut self, peer: PeerId, datacenter: u64) -> bool {
-        let slot = &mut self.slots[peer as usize].datacenter;
-        slot.replace(datacenter) != Some(datacenter)
+        let before = self.slots[peer as usize].datacenter.replace(datacenter);
+        if before == Some(datacenter) {
+            return false;
+        }
+        if let Some(before) = before {
+            self.leave_site(before);
+        }
+        *self.sites.entry(datacenter).or_default() += 1;
+        true
+    }
+
+    fn leave_site(&mut self, datacenter: u64) {
+        let left = self.sites.get_mut(&datacenter).map(|count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if left == Some(0) {
+            self.sites.remove(&datacenter);
+        }
+    }
+
+    /// Datacenters that nodes are known to be in, each node of which it is not known counted as
+    /// one.
+    pub(super) fn datacenters(&self) -> usize {
+        let known: u32 = self.sites.values().sum();
+        self.sites.len() + self.by_node.len().saturating_sub(known as usize)
     }
 
     pub(super) fn is_reachable(&self, peer: PeerId) -> bool {
@@ -113,15 +149,19 @@ impl Peers {
         holders: impl Iterator<Item = PeerId>,
         k: usize,
     ) -> bool {
-        let mut all = 0_usize;
-        let mut known: Vec<u64> = Vec::new();
-        for peer in holders {
-            all += 1;
-            known.extend(self.slots[peer as usize].datacenter);
-        }
-        known.sort_unstable();
-        let most = known.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
+        let holders: Vec<PeerId> = holders.collect();
+        let all = holders.len();
+        let most = self.most_in_one_datacenter(holders.into_iter());
         // Where not even k are left the datacenters are the least of it.
         all < k || all - most >= k
+    }
+
+    /// How many of these are in the datacenter that has most of those of which it is known where
+    /// they are.
+    pub(super) fn most_in_one_datacenter(&self, holders: impl Iterator<Item = PeerId>) -> usize {
+        let mut known: Vec<u64> =
+            holders.filter_map(|peer| self.slots[peer as usize].datacenter).collect();
+        known.sort_unstable();
+        known.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0)
     }
 }

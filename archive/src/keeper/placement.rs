@@ -23,6 +23,9 @@ const DOUBLINGS_MAX: u32 = 6;
 #[derive(Debug)]
 pub(super) struct Placement {
     pub(super) version: u64,
+    pub(super) sequence: u64,
+    /// Since when this version is known: every version begins with the first in rank.
+    since: Millis,
     scheme: Scheme,
     shard_bytes: u32,
     pub(super) holders: Box<[(u8, PeerId)]>,
@@ -33,6 +36,8 @@ pub(super) struct Placement {
     /// Nothing is begun before.
     not_before: Millis,
     failures: u32,
+    /// Shards reachable at the last look.
+    reachable: usize,
     pub(super) is_running: bool,
     is_inconsistent: bool,
 }
@@ -51,6 +56,8 @@ impl Placement {
     pub(super) fn new(placed: &Placed, holders: Box<[(u8, PeerId)]>) -> Self {
         Self {
             version: placed.version,
+            sequence: placed.sequence,
+            since: Millis(0),
             scheme: placed.scheme,
             shard_bytes: placed.shard_bytes,
             holders,
@@ -59,17 +66,20 @@ impl Placement {
             read: None,
             not_before: Millis(0),
             failures: 0,
+            reachable: 0,
             is_running: false,
             is_inconsistent: false,
         }
     }
 
-    /// The next version of it: what was known about holders that stay remains known.
-    pub(super) fn follow(&mut self, placed: &Placed, holders: Box<[(u8, PeerId)]>) {
-        let stays = |entry: &(u8, PeerId)| self.holders.contains(entry);
+    /// A record that takes its place: what was known about holders that stay remains known.
+    pub(super) fn follow(&mut self, placed: &Placed, holders: Box<[(u8, PeerId)]>, now: Millis) {
+        // Whoever holds a shard again, after a version that this node never saw, has a new one.
+        let is_next = placed.version == self.version + 1;
+        let stays = |entry: &(u8, PeerId)| is_next && self.holders.contains(entry);
         let kept = holders.iter().filter(|e| stays(e)).fold(0, |bits, (i, _)| bits | bit(*i));
         self.said_lost &= kept;
-        self.version = placed.version;
+        (self.version, self.sequence, self.since) = (placed.version, placed.sequence, now);
         self.holders = holders;
         (self.failures, self.not_before) = (0, Millis(0));
     }
@@ -108,6 +118,11 @@ impl Placement {
         !self.is_running && !self.is_inconsistent && now >= self.not_before
     }
 
+    /// Copying this node's own shard needs no code word.
+    pub(super) fn may_hand_over(&self, now: Millis) -> bool {
+        !self.is_running && now >= self.not_before
+    }
+
     /// One state per index.
     fn shards(&self, peers: &Peers) -> Vec<Shard> {
         let mut shards = vec![Shard::Lost; self.scheme.n()];
@@ -135,8 +150,21 @@ impl Placement {
             shards.get(usize::from(*index)).is_some_and(|s| s.is_kept(now, policy.grace_ms))
         });
         let k = usize::from(self.scheme.k);
-        let is_safe = peers.survive_datacenter(kept.map(|(_, peer)| *peer), k);
+        let is_safe = peers.survive_datacenter(kept.map(|(_, peer)| *peer), k)
+            || !self.could_be_safe(shards, peers);
         View::of(shards.iter().copied(), now, policy.grace_ms, is_safe)
+    }
+
+    /// Whether a repair could make it survive the loss of any one datacenter: there are enough
+    /// of them for n shards, and of those that can be reached, and stay, none has more than m.
+    /// Where there is no better place, being unsafe is no reason to move anything.
+    fn could_be_safe(&self, shards: &[Shard], peers: &Peers) -> bool {
+        let m = usize::from(self.scheme.m);
+        let staying = self.holders.iter().filter(|(index, _)| {
+            shards.get(usize::from(*index)).is_some_and(|shard| *shard == Shard::Reachable)
+        });
+        peers.datacenters() >= self.scheme.n().div_ceil(m)
+            && peers.most_in_one_datacenter(staying.map(|(_, peer)| *peer)) <= m
     }
 
     pub(super) const fn scheme(&self) -> Scheme {
@@ -155,13 +183,18 @@ impl Placement {
         let shards = self.shards(peers);
         let view = self.view(&shards, peers, policy, now);
         let Verdict { health, due } = self.watch.observe(policy, view, now);
+        if view.reachable > self.reachable {
+            // Who came back may be who was missing when it failed.
+            (self.failures, self.not_before) = (0, self.not_before.min(now));
+        }
+        self.reachable = view.reachable;
         let next = next_loss(shards.iter().copied(), now, policy.grace_ms);
         let lost = shards.iter().filter(|s| health.rebuilds(**s, now, policy.grace_ms)).count();
         let Some(due) = due.filter(|_| lost > 0 && !self.is_inconsistent) else {
             return Look { health, repair: None, again: next };
         };
         let delay_ms = step_ms.saturating_mul(self.rank(segment, peers));
-        let from = due.from.after(delay_ms).max(self.not_before);
+        let from = due.from.max(self.since).after(delay_ms).max(self.not_before);
         if self.is_running || now < from {
             let again = next.into_iter().chain((!self.is_running).then_some(from)).min();
             return Look { health, repair: None, again };
@@ -179,7 +212,7 @@ impl Placement {
     }
 
     /// How many reachable holders come before this node, in an order that all of them share.
-    fn rank(&self, segment: SegmentId, peers: &Peers) -> u64 {
+    pub(super) fn rank(&self, segment: SegmentId, peers: &Peers) -> u64 {
         let draw = |node: NodeId| (mixed(&segment.0, &node.0), node);
         let own = draw(peers.own());
         let others = self.holders.iter().filter(|(_, peer)| peers.is_reachable(*peer));

@@ -25,6 +25,9 @@ pub struct Placed {
     pub key: Key,
     /// Its version.
     pub version: u64,
+    /// Grows with every record that takes another's place. Of a scheme in which fewer than a
+    /// quorum may go on, one of an earlier version may.
+    pub sequence: u64,
     /// Its scheme.
     pub scheme: Scheme,
     /// Bytes of each shard.
@@ -81,7 +84,7 @@ pub enum Outcome {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeeperInput {
-    /// A record names this node; a later version replaces an earlier one.
+    /// A record names this node; one of a higher sequence replaces what is known.
     Held(Placed),
     /// This node holds nothing under this placement any more.
     Dropped(Key),

@@ -185,6 +185,7 @@ fn placed(record: &PlacementRecord) -> keeper::Placed {
     keeper::Placed {
         key: name_of(record),
         version: record.body.version,
+        sequence: record.sequence(),
         scheme: record.descriptor.scheme,
         // Bounded by the descriptor's check.
         shard_bytes: record.descriptor.shard_len() as u32,
