@@ -13,6 +13,7 @@ use echonet_protocol::{
     network::{NetworkId, Timing},
     node_descriptor::Labels,
     placement::{Candidate, PlacementRequest, Site, Standing, place},
+    quiet::QuietHours,
     segment::{Scheme, SegmentId},
     time::Epoch,
 };
@@ -224,5 +225,6 @@ fn candidate(node: NodeId, site: Site, draws: &mut Draws) -> Candidate {
         load_permille: draws.below(500) as u16,
         reliability_permille: 900 + draws.below(100) as u16,
         latency_ms: 5 + draws.below(60) as u32,
+        quiet: QuietHours::default(),
     }
 }
