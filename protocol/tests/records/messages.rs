@@ -186,7 +186,7 @@ pub(crate) fn envelope(request: Request) -> Envelope {
 fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let mut requests: Vec<u8> = requests().iter().map(|(_, r)| request_number(r)).collect();
     requests.dedup();
-    assert_eq!(requests, (0..15).collect::<Vec<u8>>());
+    assert_eq!(requests, (0..16).collect::<Vec<u8>>());
     for (name, request) in self::requests() {
         // The network with its length in front, and the version.
         assert_eq!(encode(&envelope(request.clone()))[34], request_number(&request), "{name}");
@@ -194,7 +194,7 @@ fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let responses = responses();
     let mut numbers: Vec<u8> = responses.iter().map(|(_, r)| response_number(r)).collect();
     numbers.dedup();
-    assert_eq!(numbers, (0..15).collect::<Vec<u8>>());
+    assert_eq!(numbers, (0..16).collect::<Vec<u8>>());
     for (name, response) in responses {
         assert_eq!(encode(&response)[0], response_number(&response), "{name}");
     }
