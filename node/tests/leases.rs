@@ -12,9 +12,9 @@ use support::{Net, eventually, get, keep, noise, publish};
 
 /// Leases of an owner on a node that were not ended.
 fn living(node: &Node, owner: NodeId) -> usize {
-    let vault = node.core().vault.as_ref().unwrap();
-    let keys = vault.keys(None, 1_000).unwrap();
-    let leases = keys.into_iter().flat_map(|key| vault.leases(key).unwrap());
+    let vault = node.core().vault.as_ref().expect("a vault");
+    let keys = vault.keys(None, 1_000).expect("keys");
+    let leases = keys.into_iter().flat_map(|key| vault.leases(key).expect("leases"));
     leases.filter(|lease| lease.meta.owner == owner.0 && !lease.ended).count()
 }
 
@@ -23,7 +23,7 @@ fn living_anywhere(net: &Net, owner: NodeId) -> usize {
 }
 
 fn shards(net: &Net) -> u64 {
-    let of = |node: &Node| node.core().vault.as_ref().unwrap().stats().unwrap().shards;
+    let of = |node: &Node| node.core().vault.as_ref().expect("a vault").stats().expect("figures").shards;
     net.nodes.iter().map(of).sum()
 }
 
@@ -31,7 +31,7 @@ fn shards(net: &Net) -> u64 {
 fn volume_bytes(net: &Net) -> u64 {
     let of = |node: &Node| {
         let volumes = Path::new(&node.core().config.data).join("vault/volumes");
-        let files = std::fs::read_dir(volumes).unwrap();
+        let files = std::fs::read_dir(volumes).expect("a directory");
         // A file may be removed while one looks.
         files.filter_map(|f| f.ok()?.metadata().ok()).map(|m| m.len()).sum::<u64>()
     };

@@ -80,13 +80,11 @@ impl<'a> Proposal<'a> {
     /// # Errors
     /// [`AgreeError`]; where another's change was finished, its record.
     pub(super) async fn claimed(&mut self) -> Result<Option<PlacementRecord>, AgreeError> {
-        loop {
-            match self.step().await {
-                Step::Claimed => return Ok(None),
-                Step::Committed { record, .. } => return Ok(Some(*record)),
-                Step::Overtaken => return Err(AgreeError::Overtaken),
-                Step::Failed(failure) => return Err(failure.into()),
-            }
+        match self.step().await {
+            Step::Claimed => Ok(None),
+            Step::Committed { record, .. } => Ok(Some(*record)),
+            Step::Overtaken => Err(AgreeError::Overtaken),
+            Step::Failed(failure) => Err(failure.into()),
         }
     }
 

@@ -262,7 +262,7 @@ async fn decide(
     }
     for record in std::mem::take(&mut work.adopted) {
         let bytes = record.encode();
-        if let Err(e) = serve::holder::keep_record(core, *record, bytes).await {
+        if let Err(e) = serve::holder::keep_record(core, record, bytes).await {
             tracing::warn!("a newer placement was not taken: {e}");
         }
     }
@@ -283,7 +283,7 @@ async fn decide(
 struct Work {
     rows: Vec<Change>,
     tickets: Vec<u64>,
-    adopted: Vec<Box<PlacementRecord>>,
+    adopted: Vec<PlacementRecord>,
     answers: Vec<(u64, Answer)>,
 }
 
@@ -294,7 +294,7 @@ impl Work {
                 VoterOutput::Persist { ticket, key, row, adopt } => {
                     self.rows.push((key.to_vec(), Some(row)));
                     self.tickets.push(ticket);
-                    self.adopted.extend(adopt);
+                    self.adopted.extend(adopt.map(|record| *record));
                 }
                 VoterOutput::Forget { key } => self.rows.push((key.to_vec(), None)),
                 VoterOutput::Answer { ticket, answer } => self.answers.push((ticket, *answer)),

@@ -216,7 +216,9 @@ impl Proposer {
 
     fn answered(&mut self, node: NodeId, answer: Answer) {
         let refusal = match answer {
-            Answer::Promise { promise, locked } => return self.promised(node, promise, locked),
+            Answer::Promise { promise, locked } => {
+                return self.promised(node, *promise, locked.map(|locked| *locked));
+            }
             Answer::Backing(backing) => return self.backed(node, backing),
             Answer::Signature(signature) => return self.signed(node, signature),
             Answer::Willing => return self.willing(node),

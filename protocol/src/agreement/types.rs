@@ -265,9 +265,9 @@ pub enum Answer {
     /// To [`Ask::Promise`].
     Promise {
         /// The promise.
-        promise: Signed<Promise>,
+        promise: Box<Signed<Promise>>,
         /// What it says was signed, with its proof.
-        locked: Option<Locked>,
+        locked: Option<Box<Locked>>,
     },
     /// To [`Ask::Backing`].
     Backing(PlacementSignature),

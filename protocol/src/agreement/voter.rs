@@ -414,7 +414,12 @@ impl Voter {
         let promise = Signed::new(&self.identity, body);
         let name = (record.body.segment, record.body.owner);
         let adopt = current.is_new.then(|| Box::new(record.clone()));
-        Ok(Given { name, answer: Answer::Promise { promise, locked }, has_changed, adopt })
+        Ok(Given {
+            name,
+            answer: Answer::Promise { promise: Box::new(promise), locked: locked.map(Box::new) },
+            has_changed,
+            adopt,
+        })
     }
 
     fn backing(

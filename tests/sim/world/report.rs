@@ -137,7 +137,7 @@ fn summary(seeds: u64, totals: &Totals, failed: &[u64]) -> String {
         totals.faults_spared,
         totals.beyond_promise,
     );
-    let _ = write!(text, "failure detection: a model fitted to the full protocol\n");
+    let _ = writeln!(text, "failure detection: a model fitted to the full protocol");
     if failed.is_empty() {
         let _ = write!(text, "every seed held");
     } else {

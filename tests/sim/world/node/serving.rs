@@ -17,7 +17,7 @@ use crate::world::{
 const MS_PER_MIB: u64 = 40;
 
 pub(in crate::world) fn way_ms(bytes: u32) -> u64 {
-    u64::from(bytes) * MS_PER_MIB >> 20
+    (u64::from(bytes) * MS_PER_MIB) >> 20
 }
 
 impl SimNode {
