@@ -29,7 +29,7 @@ use crate::{
     clock,
     config::NodeConfig,
     core::Core,
-    flow::{fetch, join, maintain, publish, status, unpublish},
+    flow::{adopt, fetch, join, maintain, publish, status, unpublish},
     keep,
     members::Members,
     net::{
@@ -47,9 +47,9 @@ use crate::{
     owner::Catalog,
     serve::{self, Handler, bulk::Bulk, trees::Trees},
     service::{
-        Drained, Fetched, GetRequest, LimitsStatus, NodeStatus, Peer, ProgressSender,
-        PublishRequest, Published, Service, ServiceError, ServiceResult, Sink, VaultStatus, Work,
-        WorkStatus,
+        Drained, Fetched, GetRequest, Kept, LimitsStatus, NodeStatus, Peer, ProgressSender,
+        PublishRequest, Published, Service, ServiceError, ServiceResult, Sink, Unpublished,
+        VaultStatus, Work, WorkStatus,
     },
 };
 
@@ -365,8 +365,16 @@ impl Service for Node {
         Box::pin(fetch::get(&self.core, request, sink, progress))
     }
 
-    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
         Box::pin(unpublish::unpublish(&self.core, content))
+    }
+
+    fn keep(
+        &self,
+        content: ContentId,
+        progress: ProgressSender,
+    ) -> BoxFuture<'_, ServiceResult<Kept>> {
+        Box::pin(adopt::keep(&self.core, content, progress))
     }
 
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {

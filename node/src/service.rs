@@ -296,12 +296,41 @@ pub struct Work {
     pub size: u64,
     /// The source file, where the full copy is.
     pub path: PathBuf,
-    /// `published`, `publishing` (can be resumed) or `withdrawn`.
+    /// `published`, `publishing` (can be resumed), `withdrawn`, or `kept` (somebody else's).
     pub state: String,
     /// Segments referenced.
     pub segments: u64,
     /// When it was published, seconds since 1970.
     pub published_unix_s: u64,
+}
+
+/// A work that was taken down, or is no longer kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unpublished {
+    /// The work.
+    #[serde(flatten)]
+    pub work: Work,
+    /// Holders that know now that the leases are over.
+    pub holders_told: u64,
+    /// Holders that did not answer; they are told when they do, while this node runs.
+    pub holders_unreached: u64,
+}
+
+/// A work of somebody else's that this node's owner leases now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The work.
+    pub content_id: ContentIdText,
+    /// Bytes of content.
+    pub size: u64,
+    /// Segments leased, the manifest's included.
+    pub segments: u64,
+    /// Receipts over all segments.
+    pub receipts: ReceiptCount,
+    /// Whether every segment survives the loss of any one datacenter.
+    pub survives_datacenter: bool,
+    /// To when holders renew the leases, seconds since 1970.
+    pub until_unix_s: u64,
 }
 
 /// A node that this node knows.
@@ -369,8 +398,17 @@ pub trait Service: Send + Sync {
         progress: ProgressSender,
     ) -> BoxFuture<'a, ServiceResult<Fetched>>;
 
-    /// Takes down this owner's lease and announcement of a work.
-    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Work>>;
+    /// Takes down this owner's leases and announcement of a work, or the leases
+    /// on one that is only kept.
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>>;
+
+    /// Takes own leases on a work of somebody else's, so that it stays up
+    /// whatever its publisher does.
+    fn keep(
+        &self,
+        content: ContentId,
+        progress: ProgressSender,
+    ) -> BoxFuture<'_, ServiceResult<Kept>>;
 
     /// The state of a work, asked of the network.
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>>;

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     datadir::ApiFile,
     service::{
-        Drained, Fetched, GetRequest, NodeStatus, Peer, ProgressSender, PublishRequest, Published,
-        Service, ServiceError, ServiceResult, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, Kept, NodeStatus, Peer, ProgressSender, PublishRequest,
+        Published, Service, ServiceError, ServiceResult, Sink, Unpublished, Work, WorkStatus,
     },
 };
 
@@ -182,8 +182,17 @@ impl Service for ApiClient {
         Box::pin(async move { self.streamed(route::GET, &request, Some(sink), progress).await })
     }
 
-    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
         Box::pin(self.about_work(route::UNPUBLISH, content))
+    }
+
+    fn keep(
+        &self,
+        content: ContentId,
+        progress: ProgressSender,
+    ) -> BoxFuture<'_, ServiceResult<Kept>> {
+        let request = WorkRequest { content_id: content.to_string() };
+        Box::pin(async move { self.streamed(route::KEEP, &request, None, progress).await })
     }
 
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {

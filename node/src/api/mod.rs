@@ -33,6 +33,7 @@ pub(crate) mod route {
     pub(crate) const PUBLISH: &str = "/v1/publish";
     pub(crate) const GET: &str = "/v1/get";
     pub(crate) const UNPUBLISH: &str = "/v1/unpublish";
+    pub(crate) const KEEP: &str = "/v1/keep";
     pub(crate) const WORK_STATUS: &str = "/v1/work_status";
     pub(crate) const NODE_STATUS: &str = "/v1/node_status";
     pub(crate) const WORKS: &str = "/v1/works";

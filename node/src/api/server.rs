@@ -113,6 +113,7 @@ fn router(service: Arc<dyn Service>, token: &str) -> Router {
         .route(route::GET, post(fetch))
         .route(route::DRAIN, post(drain))
         .route(route::UNPUBLISH, post(unpublish))
+        .route(route::KEEP, post(keep))
         .route(route::WORK_STATUS, post(work_status))
         .route(route::NODE_STATUS, get(node_status))
         .route(route::WORKS, get(works))
@@ -183,6 +184,13 @@ async fn drain(State(shared): State<Shared>) -> Response {
 async fn unpublish(State(shared): State<Shared>, Json(request): Json<WorkRequest>) -> Response {
     match content_id(&request.content_id) {
         Ok(id) => answer(shared.service.unpublish(id).await),
+        Err(error) => answer::<()>(Err(error)),
+    }
+}
+
+async fn keep(State(shared): State<Shared>, Json(request): Json<WorkRequest>) -> Response {
+    match content_id(&request.content_id) {
+        Ok(id) => framed(move |_, progress| async move { shared.service.keep(id, progress).await }),
         Err(error) => answer::<()>(Err(error)),
     }
 }

@@ -16,8 +16,9 @@ use super::{client::ApiClient, server::ApiServer};
 use crate::{
     datadir::ApiFile,
     service::{
-        Drained, Fetched, GetRequest, NodeStatus, Peer, Progress, ProgressSender, PublishRequest,
-        Published, ReceiptCount, Service, ServiceError, ServiceResult, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, Kept, NodeStatus, Peer, Progress, ProgressSender,
+        PublishRequest, Published, ReceiptCount, Service, ServiceError, ServiceResult, Sink,
+        Unpublished, Work, WorkStatus,
     },
 };
 
@@ -98,8 +99,21 @@ impl Service for Fake {
         })
     }
 
-    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
+    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
         Box::pin(async { Err(ServiceError::new("not_found", "not published from here")) })
+    }
+
+    fn keep(&self, content: ContentId, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Kept>> {
+        Box::pin(async move {
+            Ok(Kept {
+                content_id: content.to_string(),
+                size: 5,
+                segments: 2,
+                receipts: ReceiptCount { want: 32, have: 30 },
+                survives_datacenter: true,
+                until_unix_s: 1_800_000_000,
+            })
+        })
     }
 
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {

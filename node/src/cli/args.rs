@@ -45,8 +45,13 @@ pub(super) enum Command {
     Publish(PublishArgs),
     /// Fetch a work by its ContentID
     Get(GetArgs),
-    /// Withdraw a work: end your own lease and announcement of it
+    /// Withdraw a work: end your own leases and announcement of it
     Unpublish(WorkArgs),
+    /// Keep a work of somebody else's: take leases of your own on it, so that it stays up
+    /// whatever its publisher does
+    Keep(WorkArgs),
+    /// End what `keep` began: your own leases on the work, nobody else's
+    Unkeep(WorkArgs),
     /// Show the state of this node, or of a work as the network answers
     Status(StatusArgs),
     /// List the works published from here

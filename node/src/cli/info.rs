@@ -1,4 +1,4 @@
-//! `echonet status`, `ls`, `peers`, `id` and `unpublish`.
+//! `echonet status`, `ls`, `peers`, `id`, `unpublish`, `keep` and `unkeep`.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,8 @@ use crate::{
     crash_points::NODE_CRASH_POINTS,
     datadir::DataDir,
     service::{
-        LimitsStatus, NodeStatus, Peer, RepairStatus, ServiceError, ServiceResult, Work, WorkStatus,
+        Kept, LimitsStatus, NodeStatus, Peer, RepairStatus, ServiceError, ServiceResult,
+        Unpublished, Work, WorkStatus,
     },
     units::ByteSize,
 };
@@ -25,12 +26,76 @@ pub(super) async fn unpublish(dir: &DataDir, args: WorkArgs, output: &Output) ->
     let backend = Backend::connect(dir, &args.network, "unpublish").await?;
     let outcome = backend.service().unpublish(content).await;
     backend.close().await;
-    let work = outcome?;
-    output.result("unpublished", &work, || {
+    let withdrawn = outcome?;
+    output.result("unpublished", &withdrawn, || {
         format!(
-            "withdrawn: {}\nyour lease and announcement of it end; leases of others, and copies \
-             that readers keep, do not",
-            work.content_id
+            "withdrawn: {}\nyour leases and announcement of it end; leases of others, and copies \
+             that readers keep, do not{}",
+            withdrawn.work.content_id,
+            told_words(&withdrawn)
+        )
+    });
+    Ok(())
+}
+
+/// What became of telling holders.
+fn told_words(ended: &Unpublished) -> String {
+    let told = ended.holders_told;
+    match ended.holders_unreached {
+        0 => format!("\n{told} holders were told"),
+        away => format!(
+            "\n{told} holders were told; {away} did not answer and keep their shards until they are \
+             told: while `echonet node` runs here, by your next command of this kind, or when the \
+             lease's grant ends"
+        ),
+    }
+}
+
+pub(super) async fn keep(dir: &DataDir, args: WorkArgs, output: &Output) -> ServiceResult<()> {
+    let content = args.content_id.parse()?;
+    let backend = Backend::connect(dir, &args.network, "keep").await?;
+    let outcome = backend.run(output, |service, progress| service.keep(content, progress)).await;
+    backend.close().await;
+    let kept = outcome?;
+    output.result("kept", &kept, || {
+        let Kept { content_id, segments, receipts, .. } = &kept;
+        let size = ByteSize(kept.size);
+        let mut text = format!(
+            "kept: {content_id}\n{size} in {segments} segments, {} of {} shards leased by you; \
+             their holders renew the leases while your grant lasts",
+            receipts.have, receipts.want
+        );
+        if !kept.survives_datacenter {
+            text.push_str("\nWARNING: the loss of one datacenter may lose it");
+        }
+        text
+    });
+    Ok(())
+}
+
+/// Ends the leases on a work that is kept; never takes down one that is published from here.
+pub(super) async fn unkeep(dir: &DataDir, args: WorkArgs, output: &Output) -> ServiceResult<()> {
+    let content = args.content_id.parse()?.to_string();
+    let backend = Backend::connect(dir, &args.network, "unkeep").await?;
+    let outcome = async {
+        let works = backend.service().works().await?;
+        let state = works.iter().find(|work| work.content_id == content).map(|w| w.state.as_str());
+        match state {
+            Some("kept") => backend.service().unpublish(args.content_id.parse()?).await,
+            Some("published" | "publishing") => Err(ServiceError::new(
+                "invalid",
+                "this work is published from here: `echonet unpublish` takes it down",
+            )),
+            _ => Err(ServiceError::new("not_found", format!("{content} is not kept from here"))),
+        }
+    };
+    let outcome = outcome.await;
+    backend.close().await;
+    let ended = outcome?;
+    output.result("unkept", &ended, || {
+        format!(
+            "no longer kept: {content}\nyour leases on it end; its publisher's and others' do not{}",
+            told_words(&ended)
         )
     });
     Ok(())

@@ -155,6 +155,8 @@ async fn run(cli: Cli, output: &Output) -> ServiceResult<()> {
         Command::Publish(args) => publish::run(&open_data_dir(data)?, args, output).await,
         Command::Get(args) => get::run(&open_data_dir(data)?, args, output).await,
         Command::Unpublish(args) => info::unpublish(&open_data_dir(data)?, args, output).await,
+        Command::Keep(args) => info::keep(&open_data_dir(data)?, args, output).await,
+        Command::Unkeep(args) => info::unkeep(&open_data_dir(data)?, args, output).await,
         Command::Status(args) => info::status(&open_data_dir(data)?, args, output).await,
         Command::Ls(args) => info::ls(&open_data_dir(data)?, args, output).await,
         Command::Peers(args) => info::peers(&open_data_dir(data)?, args, output).await,

@@ -11,7 +11,7 @@ use std::{
 use echonet_protocol::announcement::RecordKind;
 use echonet_vault::{MaintainError, ScrubReport, Vault};
 
-use super::discover;
+use super::{discover, endings};
 use crate::{clock, core::Core, keep::Event};
 
 /// Bytes read by the scrubber per second: 1 TB in about three days.
@@ -62,6 +62,9 @@ pub async fn maintain(core: Arc<Core>) {
         }
         if core.serves() && round.is_multiple_of(ROUNDS_PER_PASSING) {
             pass_on(&core).await;
+            if let Err(e) = endings::retry(&core).await {
+                tracing::warn!("{e}");
+            }
         }
     }
 }

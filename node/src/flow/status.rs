@@ -32,7 +32,7 @@ const PARALLEL: usize = 32;
 /// [`crate::service::ServiceError`]: the work or its manifest was not had.
 pub async fn work_status(core: &Arc<Core>, content: ContentId) -> ServiceResult<WorkStatus> {
     let locator = Locator::default();
-    let segments = segments_of(core, &locator, content).await?;
+    let (_, segments) = segments_of(core, &locator, content).await?;
     let mut located = Vec::new();
     for segment in &segments {
         // A segment without a placement record is told with no holder known.
@@ -44,12 +44,12 @@ pub async fn work_status(core: &Arc<Core>, content: ContentId) -> ServiceResult<
     Ok(WorkStatus { content_id: content.to_string(), segments: segments.collect() })
 }
 
-/// The segments of a work in order of first use, manifest's first.
-async fn segments_of(
+/// The manifest of a work, and its segments in order of first use, manifest's first.
+pub(super) async fn segments_of(
     core: &Arc<Core>,
     locator: &Locator,
     content: ContentId,
-) -> Result<Vec<SegmentId>, FetchError> {
+) -> Result<(Manifest, Vec<SegmentId>), FetchError> {
     let reader = Reader { core, locator, config: fetch_config(params::SEGMENT_BYTES_MAX as u64) };
     let mut account = Account::default();
     let found = race::find(core, content).await?;
@@ -66,7 +66,7 @@ async fn segments_of(
     let mut seen = BTreeSet::new();
     segments.retain(|segment| seen.insert(*segment));
     locator.prefetch(core, &segments).await;
-    Ok(segments)
+    Ok((manifest, segments))
 }
 
 fn page_count(manifest: &Manifest) -> u32 {

@@ -1,38 +1,32 @@
 //! Taking a work down: its announcement is withdrawn, then this owner's leases
-//! on what no other work of this owner uses are ended.
+//! on what no other work of this owner uses are ended. A work that is
+//! only kept is taken down in the same way: its publisher's records stay.
 //!
 //! It never touches anybody else's lease.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use echonet_protocol::{
     announcement::{Announcement, RecordKind},
     content_id::ContentId,
-    identity::{NodeId, Signed},
-    lease::LeaseEnd,
+    identity::Signed,
     params,
     segment::SegmentId,
     time::UnixSeconds,
 };
 use echonet_vault::crash_point;
-use futures::{StreamExt, stream};
 
 use crate::{
     clock,
     core::Core,
-    flow::discover,
+    flow::{discover, endings},
     owner::{
         CatalogError,
         rows::{WorkRow, WorkState},
     },
-    service::{ServiceError, ServiceResult, Work},
+    service::{ServiceError, ServiceResult, Unpublished, Work},
 };
 
-/// Holders told at once.
-const PARALLEL: usize = 16;
 /// How long a withdrawal is kept by others, seconds: longer than any copy of the
 /// announcement that it replaces is passed on.
 const WITHDRAWN_S: u64 = 30 * 24 * 3600;
@@ -48,23 +42,29 @@ impl From<CatalogError> for ServiceError {
 /// # Errors
 /// `not_found` for a work that is not this owner's; `network` when the
 /// withdrawal reached nobody.
-pub async fn unpublish(core: &Arc<Core>, content: ContentId) -> ServiceResult<Work> {
+pub async fn unpublish(core: &Arc<Core>, content: ContentId) -> ServiceResult<Unpublished> {
     let known = core.catalog.work(&content)?;
     let Some(mut row) = known else {
-        let reason = format!("{content} was not published from this data directory");
+        let reason = format!("{content} was neither published nor kept from this data directory");
         return Err(ServiceError::new("not_found", reason));
     };
     withdraw(core, content, &mut row).await?;
     crash_point("unpublish.withdrawn");
     let over = unused(core, &content, &row)?;
-    end_leases(core, &over).await?;
+    let told = endings::end(core, &over).await?;
     crash_point("unpublish.ended");
+    // What an earlier one could not end.
+    endings::retry(core).await?;
     core.catalog.forget_segments(&over)?;
     row.state = WorkState::Withdrawn;
     row.segments = Vec::new();
     core.catalog.put_work(&content, &row)?;
     core.catalog.drop_journal(&content)?;
-    Ok(work(&content, &row))
+    Ok(Unpublished {
+        work: work(&content, &row),
+        holders_told: told.told as u64,
+        holders_unreached: told.unreached as u64,
+    })
 }
 
 /// A work as its owner sees it.
@@ -108,7 +108,11 @@ async fn withdraw(core: &Arc<Core>, content: ContentId, row: &mut WorkRow) -> Se
 }
 
 /// The work's segments that no other published work of this owner uses.
-fn unused(core: &Core, content: &ContentId, row: &WorkRow) -> Result<Vec<SegmentId>, CatalogError> {
+pub(super) fn unused(
+    core: &Core,
+    content: &ContentId,
+    row: &WorkRow,
+) -> Result<Vec<SegmentId>, CatalogError> {
     let works = core.catalog.works()?;
     let others =
         works.iter().filter(|(id, work)| id != content && work.state != WorkState::Withdrawn);
@@ -116,33 +120,4 @@ fn unused(core: &Core, content: &ContentId, row: &WorkRow) -> Result<Vec<Segment
         others.flat_map(|(_, work)| work.segments.iter().map(|(segment, _)| *segment)).collect();
     let own = row.segments.iter().map(|(segment, _)| *segment);
     Ok(own.filter(|segment| !used.contains(segment)).collect())
-}
-
-/// Tells holders that leases are over. A holder that is away keeps its shard
-/// until the lease's term ends: it costs the owner space, not safety.
-async fn end_leases(core: &Arc<Core>, segments: &[SegmentId]) -> ServiceResult<()> {
-    let mut per_node: BTreeMap<NodeId, Vec<Signed<LeaseEnd>>> = BTreeMap::new();
-    for segment in segments {
-        let Some(row) = core.catalog.segment(segment)? else { continue };
-        let body = LeaseEnd {
-            v: params::FORMAT_VERSION,
-            network: core.network,
-            lease: row.lease.hash(),
-            segment: *segment,
-            owner: core.node_id(),
-        };
-        let end = Signed::new(&core.identity, body);
-        for receipt in &row.receipts {
-            per_node.entry(receipt.body.holder).or_default().push(end.clone());
-        }
-    }
-    let told = stream::iter(per_node).map(|(node, ends)| async move {
-        for batch in ends.chunks(params::BATCH_ITEMS_MAX) {
-            if let Err(e) = core.client.end_leases(&node, batch.to_vec()).await {
-                tracing::warn!("a holder was not told that leases are over: {e}");
-            }
-        }
-    });
-    told.buffer_unordered(PARALLEL).collect::<()>().await;
-    Ok(())
 }

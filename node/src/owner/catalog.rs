@@ -3,14 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use echonet_protocol::{bytes::ChunkHash, content_id::ContentId, segment::SegmentId};
+use echonet_protocol::{
+    bytes::ChunkHash, content_id::ContentId, identity::NodeId, segment::SegmentId,
+};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::rows::{ChunkRow, SegmentRow, WorkRow};
+use super::rows::{ChunkRow, EndingRow, SegmentRow, WorkRow};
 
 const WORKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("works");
 const SEGMENTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("segments");
+const ENDINGS: TableDefinition<'_, &[u8; 64], &[u8]> = TableDefinition::new("endings");
 const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("chunks");
 pub(super) const JOURNAL: TableDefinition<'_, &[u8; 64], &[u8]> = TableDefinition::new("journal");
 /// redb's page cache; its default is 1 GiB.
@@ -71,6 +74,14 @@ pub(super) fn from_row<T: DeserializeOwned>(
     postcard::from_bytes(bytes).map_err(|e| CatalogError::Damaged { table, reason: e.to_string() })
 }
 
+/// Holder, then lease.
+fn ending_key(node: &NodeId, row: &EndingRow) -> [u8; 64] {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(&node.0);
+    key[32..].copy_from_slice(&row.end.body.lease.0);
+    key
+}
+
 impl Catalog {
     /// Opens or creates the catalog file.
     ///
@@ -84,6 +95,7 @@ impl Catalog {
         tx.open_table(SEGMENTS)?;
         tx.open_table(CHUNKS)?;
         tx.open_table(JOURNAL)?;
+        tx.open_table(ENDINGS)?;
         tx.commit()?;
         Ok(Self { db })
     }
@@ -169,6 +181,58 @@ impl Catalog {
             })?;
             if let Some(e) = damaged {
                 return Err(e);
+            }
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Remembers which holders have to be told that leases are over, durably and together.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put_endings(&self, rows: &[(NodeId, EndingRow)]) -> Result<(), CatalogError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let tx = self.db.begin_write()?;
+        {
+            let mut table = tx.open_table(ENDINGS)?;
+            for (node, row) in rows {
+                table.insert(&ending_key(node, row), to_row(row).as_slice())?;
+            }
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Whom to tell of which leases, in order of NodeID.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn endings(&self) -> Result<Vec<(NodeId, EndingRow)>, CatalogError> {
+        let table = self.db.begin_read()?.open_table(ENDINGS)?;
+        let mut endings = Vec::new();
+        for entry in table.iter()? {
+            let (key, row) = entry?;
+            let mut node = [0; 32];
+            node.copy_from_slice(&key.value()[..32]);
+            endings.push((NodeId(node), from_row("endings", row.value())?));
+        }
+        Ok(endings)
+    }
+
+    /// Forgets what was told, or is over.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn drop_endings(&self, rows: &[(NodeId, EndingRow)]) -> Result<(), CatalogError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let tx = self.db.begin_write()?;
+        {
+            let mut table = tx.open_table(ENDINGS)?;
+            for (node, row) in rows {
+                table.remove(&ending_key(node, row))?;
             }
         }
         Ok(tx.commit()?)

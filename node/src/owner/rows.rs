@@ -7,8 +7,9 @@ use echonet_protocol::{
     bytes::{ChunkHash, ManifestHash},
     content_id::ContentId,
     identity::{NodeId, Signed},
-    lease::{Grant, Lease, Receipt},
+    lease::{Grant, Lease, LeaseEnd, Receipt},
     segment::{Scheme, SegmentDescriptor, SegmentId},
+    time::Epoch,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub enum WorkState {
     Published,
     /// Taken down by its owner.
     Withdrawn,
+    /// Somebody else's, leased by this owner.
+    Kept,
 }
 
 impl WorkState {
@@ -31,6 +34,7 @@ impl WorkState {
             Self::Publishing => "publishing",
             Self::Published => "published",
             Self::Withdrawn => "withdrawn",
+            Self::Kept => "kept",
         }
     }
 }
@@ -77,6 +81,17 @@ pub struct SegmentRow {
     pub receipts: Vec<Signed<Receipt>>,
     /// Whether its holders were given a placement record.
     pub sealed: bool,
+}
+
+/// A lease that a holder has to be told is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndingRow {
+    /// The owner's word.
+    pub end: Signed<LeaseEnd>,
+    /// The epoch from which nobody needs to be told.
+    pub ends: Epoch,
+    /// Not to be told before, seconds since 1970: what is being taken may still be wanted.
+    pub from_unix_s: u64,
 }
 
 /// Where a chunk lies that this owner stored before.

@@ -64,9 +64,7 @@ pub(super) async fn shard(
     }
     let length = located.shard_len() as usize;
     let range = checked(slice, length as u64)?;
-    // One leaf is always answered, whatever else is capped: audits ask for no more.
-    let is_one_leaf = slice.group_log == 0 && slice.length <= LEAF_BYTES;
-    if !is_one_leaf {
+    if !is_one_leaf(slice) {
         let bytes = if slice.group_log == SliceSpec::WHOLE { length as u64 } else { slice.length };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let passed = core.bandwidth.pass(Way::Up, peer.prefix, bytes, PATIENCE).await;
@@ -86,6 +84,11 @@ pub(super) async fn shard(
     let wanted = PartWanted { located, range, group_log, prefix };
     let (encoded, permit) = core.trees.slice(&core.bulk, wanted).await?;
     send(length as u64, in_memory(encoded.into(), permit), stream).await
+}
+
+/// One leaf is always answered, whatever else is capped: audits ask for no more.
+const fn is_one_leaf(slice: SliceSpec) -> bool {
+    slice.group_log == 0 && slice.length <= LEAF_BYTES
 }
 
 /// Bytes that keep their place in memory until the last of them was acknowledged.
@@ -165,7 +168,10 @@ pub(super) async fn content(
     let (total, encoded) = (copy.total(), copy.encoded_len());
     say(stream, &Response::Slice { total, encoded }).await?;
     while let Some(part) = copy.next_part().await? {
-        capped(core, peer, part.into(), stream).await?;
+        match is_one_leaf(slice) {
+            true => stream.write_all(part.into()).await?,
+            false => capped(core, peer, part.into(), stream).await?,
+        }
     }
     stream.finish();
     Ok(())

@@ -181,7 +181,8 @@ async fn status_shows_every_shard_and_its_holder() {
     let words = run(&echonet, &["status"]).await.stdout;
     let limits = "\nlimits   up 2 MiB/s, 64 KiB/s in 50 quiet hours a week, now\n";
     assert!(format!("{words}\n").contains(limits), "{words}");
-    assert_eq!(run(&echonet, &["--json", "ls"]).await.last_json()["works"], serde_json::json!([]));
+    let works = run(&echonet, &["--json", "ls"]).await.last_json()["works"].clone();
+    assert_eq!((&works[0]["state"], &works[1]["state"]), (&"published".into(), &"kept".into()));
     assert_eq!(run(&echonet, &["--json", "peers"]).await.last_json()["event"], "peers");
 }
 
@@ -194,4 +195,37 @@ async fn id_prints_what_bootstrap_takes() {
     let bootstrap: echonet_protocol::network::BootstrapAddr = bootstrap.parse().unwrap();
     assert_eq!(bootstrap.node.to_string(), last["node_id"]);
     assert_eq!(bootstrap.addr.to_string(), "127.1.2.3:4700");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_of_somebody_elses_is_kept_and_only_a_kept_one_is_let_go() {
+    let echonet = Echonet::new();
+    let _daemon = Daemon::start(&echonet.data()).await;
+    let ran = run(&echonet, &["--json", "keep", ID]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let last = ran.last_json();
+    assert_eq!((&last["event"], &last["content_id"]), (&"kept".into(), &ID.into()));
+    assert_eq!((&last["receipts"]["have"], &last["segments"]), (&30.into(), &2.into()));
+    let words = run(&echonet, &["keep", ID]).await.stdout;
+    assert_eq!(
+        words,
+        format!(
+            "kept: {ID}\n5 bytes in 2 segments, 30 of 32 shards leased by you; their holders renew \
+             the leases while your grant lasts\n"
+        )
+    );
+
+    let ran = run(&echonet, &["unkeep", ID]).await;
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("is not kept from here"), "{}", ran.stderr);
+    let ran = run(&echonet, &["unkeep", &content_id(MIB)]).await;
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("`echonet unpublish` takes it down"), "{}", ran.stderr);
+    let id = content_id(2 * MIB);
+    let words = run(&echonet, &["unkeep", &id]).await.stdout;
+    assert!(words.starts_with(&format!("no longer kept: {id}\n")), "{words}");
+    assert!(words.contains("\n13 holders were told; 2 did not answer"), "{words}");
+    let last = run(&echonet, &["--json", "unpublish", &id]).await.last_json();
+    assert_eq!((&last["event"], &last["state"]), (&"unpublished".into(), &"withdrawn".into()));
+    assert_eq!((&last["holders_told"], &last["holders_unreached"]), (&13.into(), &2.into()));
 }

@@ -10,9 +10,9 @@ use echonet_node::{
     api::server::ApiServer,
     datadir::{ApiFile, DataDir, Lock},
     service::{
-        Drained, Fetched, GetRequest, LimitsStatus, NodeStatus, Peer, Progress, ProgressSender,
-        PublishRequest, Published, ReceiptCount, SegmentStatus, Service, ServiceError,
-        ServiceResult, ShardStatus, Sink, Work, WorkStatus,
+        Drained, Fetched, GetRequest, Kept, LimitsStatus, NodeStatus, Peer, Progress,
+        ProgressSender, PublishRequest, Published, ReceiptCount, SegmentStatus, Service,
+        ServiceError, ServiceResult, ShardStatus, Sink, Unpublished, Work, WorkStatus,
     },
 };
 use echonet_protocol::content_id::ContentId;
@@ -72,6 +72,17 @@ impl Daemon {
 
     pub(crate) fn last_range(&self) -> Option<(u64, u64)> {
         self.fake.0.lock().unwrap().range
+    }
+}
+
+fn work(length: usize, state: &str) -> Work {
+    Work {
+        content_id: content_id(length),
+        size: length as u64,
+        path: "/works/one".into(),
+        state: state.to_owned(),
+        segments: 2,
+        published_unix_s: 1_700_000_000,
     }
 }
 
@@ -136,8 +147,26 @@ impl Service for Fake {
         })
     }
 
-    fn unpublish(&self, _: ContentId) -> BoxFuture<'_, ServiceResult<Work>> {
-        Box::pin(ready(Err(ServiceError::new("not_found", "not published from here"))))
+    fn unpublish(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<Unpublished>> {
+        if content.to_string() != content_id(LENGTHS[1]) {
+            let error = ServiceError::new("not_found", "not published from here");
+            return Box::pin(ready(Err(error)));
+        }
+        let work = Work { state: "withdrawn".to_owned(), ..work(LENGTHS[1], "kept") };
+        Box::pin(ready(Ok(Unpublished { work, holders_told: 13, holders_unreached: 2 })))
+    }
+
+    fn keep(&self, content: ContentId, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Kept>> {
+        Box::pin(async move {
+            Ok(Kept {
+                content_id: content.to_string(),
+                size: 5,
+                segments: 2,
+                receipts: ReceiptCount { want: 32, have: 30 },
+                survives_datacenter: true,
+                until_unix_s: 1_800_000_000,
+            })
+        })
     }
 
     fn work_status(&self, content: ContentId) -> BoxFuture<'_, ServiceResult<WorkStatus>> {
@@ -175,7 +204,8 @@ impl Service for Fake {
     }
 
     fn works(&self) -> BoxFuture<'_, ServiceResult<Vec<Work>>> {
-        Box::pin(ready(Ok(Vec::new())))
+        let works = vec![work(LENGTHS[0], "published"), work(LENGTHS[1], "kept")];
+        Box::pin(ready(Ok(works)))
     }
 
     fn drain(&self, _: ProgressSender) -> BoxFuture<'_, ServiceResult<Drained>> {

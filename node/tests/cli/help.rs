@@ -6,9 +6,20 @@ use crate::common::{BOOTSTRAP, Echonet, ID};
 fn help_names_every_command_and_the_exit_codes() {
     let ran = Echonet::new().run_bare(&["--help"], b"");
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
-    for command in
-        ["demo", "devnet", "node", "publish", "get", "unpublish", "status", "ls", "peers", "id"]
-    {
+    for command in [
+        "demo",
+        "devnet",
+        "node",
+        "publish",
+        "get",
+        "unpublish",
+        "keep",
+        "unkeep",
+        "status",
+        "ls",
+        "peers",
+        "id",
+    ] {
         assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}: {}", ran.stdout);
     }
     for text in [

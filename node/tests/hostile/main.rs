@@ -7,6 +7,8 @@ mod absent;
 #[cfg(test)]
 mod blobs_client;
 #[cfg(test)]
+mod caps;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forged;

@@ -7,7 +7,7 @@ use echonet_node::{
     config::NodeConfig,
     net::bandwidth::Caps,
     node::Node,
-    service::{Fetched, GetRequest, PublishRequest, Published, Service, ServiceResult},
+    service::{Fetched, GetRequest, Kept, PublishRequest, Published, Service, ServiceResult},
 };
 use echonet_protocol::{
     identity::Identity,
@@ -69,8 +69,19 @@ fn genesis(issuer: &Identity, epoch_s: u64) -> Genesis {
 impl Net {
     /// Starts `count` storage nodes under loopback network `net` (127.net.…).
     pub(crate) async fn start(net: u8, count: usize, epoch_s: u64) -> Self {
+        Self::start_with(net, count, epoch_s, |_| {}).await
+    }
+
+    /// The same, with a genesis that differs.
+    pub(crate) async fn start_with(
+        net: u8,
+        count: usize,
+        epoch_s: u64,
+        change: impl FnOnce(&mut Genesis),
+    ) -> Self {
         let issuer = secret(&format!("issuer {net}"));
-        let genesis = genesis(&Identity::from_secret(&issuer), epoch_s);
+        let mut genesis = genesis(&Identity::from_secret(&issuer), epoch_s);
+        change(&mut genesis);
         let dir = tempfile::tempdir().unwrap();
         let mut this = Self { nodes: Vec::new(), genesis, dir, issuer };
         for i in 0..count {
@@ -165,6 +176,16 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("{what}: not within 30 s");
+}
+
+/// Keeps a work of somebody else's.
+#[allow(dead_code, reason = "not every test keeps works")]
+pub(crate) async fn keep(node: &Node, content: &str) -> ServiceResult<Kept> {
+    let (progress, mut events) = tokio::sync::mpsc::channel(64);
+    let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let kept = node.keep(content.parse().unwrap(), progress).await;
+    drain.await.unwrap();
+    kept
 }
 
 /// Publishes a file.

@@ -34,15 +34,17 @@ fn setting(nodes: usize, timing: &Timing, seed: u64) -> Setting {
     Setting { nodes, pace, latency_ms: (5, 150), loss_permille: 10, seed }
 }
 
+/// A third of them is killed, at most a hundred. `ECHONET_MEMBERS=300` gives the figures of SPEC.md.
 #[test]
 fn production_agrees_within_half_a_minute() {
-    let nodes = std::env::var("ECHONET_MEMBERS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let wanted = std::env::var_os("ECHONET_MEMBERS");
+    let nodes = wanted.map_or(50, |n| n.to_str().unwrap().parse().unwrap());
     let times = agreement(setting(nodes, &Timing::PRODUCTION, 1), (nodes / 3).min(100));
-    assert!(percentile(&times, 99) < 30_000, "{times:?}");
+    assert!(percentile(&times, 100) < 30_000, "{times:?}");
 }
 
 #[test]
 fn development_agrees_within_ten_seconds() {
     let times = agreement(setting(30, &Timing::DEVELOPMENT, 2), 15);
-    assert!(percentile(&times, 99) < 10_000, "{times:?}");
+    assert!(percentile(&times, 100) < 10_000, "{times:?}");
 }

@@ -9,6 +9,7 @@ use echonet_protocol::{
     network::NetworkId,
     node_descriptor::Labels,
     placement::{self, Candidate, PlacementRequest, Site, Standing},
+    quiet::QuietHours,
     segment::{Scheme, SegmentId},
     time::Epoch,
 };
@@ -173,6 +174,7 @@ impl Nodes {
             load_permille: load.min(999) as u16,
             reliability_permille: 950,
             latency_ms: 20 + 40 * it.region,
+            quiet: QuietHours::default(),
         }
     }
 }

@@ -73,7 +73,10 @@ fn claim_for(core: &Core, terms: &Terms, segment: SegmentId, row: &SegmentRow) -
     LeaseClaim { lease: terms.lease(core, segment), grant: terms.grant.clone() }
 }
 
-pub(super) fn site_of(core: &Core, node: &echonet_protocol::identity::NodeId) -> Option<Site> {
+pub(in crate::flow) fn site_of(
+    core: &Core,
+    node: &echonet_protocol::identity::NodeId,
+) -> Option<Site> {
     let member = core.members.get(node)?;
     let observed_prefix = member.prefix();
     Some(Site { labels: member.descriptor.body.labels, observed_prefix })

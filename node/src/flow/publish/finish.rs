@@ -40,7 +40,7 @@ pub(super) struct Work {
 }
 
 /// The first placement record of a segment.
-fn placement(core: &Core, held: &Held) -> PlacementRecord {
+pub(in crate::flow) fn placement(core: &Core, held: &Held) -> PlacementRecord {
     let first = FirstPlacement {
         descriptor: held.descriptor.clone(),
         lease: held.lease.clone(),

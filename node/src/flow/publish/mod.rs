@@ -4,9 +4,9 @@
 //! Memory is bounded by a few segments, whatever the size of the work. Nothing
 //! is announced before everything it needs is durable at its holders.
 
-mod again;
+pub(super) mod again;
 mod content;
-mod finish;
+pub(super) mod finish;
 mod manifest;
 mod pack;
 mod pages;
@@ -39,7 +39,7 @@ use self::{
 use crate::{
     clock,
     core::Core,
-    flow::issuers,
+    flow::{endings, issuers, unpublish::unused},
     origin::{Imported, OriginError},
     owner::{
         CatalogError,
@@ -115,9 +115,9 @@ impl From<PublishError> for ServiceError {
 
 /// A publish asks for a grant over the longest term, less some epochs for clocks that differ.
 const TERM_MARGIN_EPOCHS: u64 = 2;
-/// Term of a standing lease, seconds: 30 days. Its holders renew it that often, which costs each of
-/// them some hundred bytes of disk a shard, and what a holder promised and forgot to end (it was
-/// away when the work was taken down) is gone a term later.
+/// Term of a standing lease, seconds: 30 days. Its holders renew it that often, at the price of some
+/// hundred bytes of disk a shard; a lease that is ended early has used a month of its grant at most,
+/// and not a year.
 const STANDING_TERM_S: u64 = 30 * 24 * 3600;
 /// Where the longest term is short, as in trials, this part of it.
 const STANDING_PARTS: u64 = 4;
@@ -176,6 +176,7 @@ impl Job<'_> {
         let outcome = finish(self.core, &work, self.progress).await?;
         crash_point("publish.announced");
         self.remember(&content, row, &stored, &work.announcement.body)?;
+        endings::retry(self.core).await?;
         Ok(Published {
             content_id: text,
             size: len,
@@ -269,24 +270,12 @@ impl Job<'_> {
         len: u64,
         row: &mut WorkRow,
     ) -> Result<Terms, PublishError> {
-        let core = self.core;
-        let from = core.epoch();
-        let term = core.genesis.lease_epochs_max.saturating_sub(TERM_MARGIN_EPOCHS).max(1);
-        let lasts = |grant: &Signed<Grant>| grant.body.until.0 > from.0 + term / 2;
-        let grant = match row.grant.take().filter(lasts) {
-            Some(grant) => grant,
-            None => {
-                let n = row.scheme.n() as u64;
-                let stored = len.max(GRANT_BYTES_MIN).saturating_mul(n) / u64::from(row.scheme.k);
-                let byte_epochs = stored.saturating_mul(GRANT_FACTOR).saturating_mul(term);
-                issuers::request(core, byte_epochs, Epoch(from.0 + term))
-                    .await
-                    .map_err(PublishError::NoGrant)?
-            }
-        };
-        let until = grant.body.until.min(Epoch(from.0 + standing_term(&core.genesis, term)));
-        row.grant = Some(grant.clone());
-        Ok(Terms { content, scheme: row.scheme, grant: Some(grant), from, until })
+        let scheme = row.scheme;
+        let stored =
+            len.max(GRANT_BYTES_MIN).saturating_mul(scheme.n() as u64) / u64::from(scheme.k);
+        let terms = terms_for(self.core, content, scheme, stored, row.grant.take()).await?;
+        row.grant = terms.grant.clone();
+        Ok(terms)
     }
 
     fn announcement(
@@ -310,6 +299,29 @@ impl Job<'_> {
         Signed::new(&self.core.identity, body)
     }
 
+    /// Leases of earlier publishes that this one's stand for, and those on segments that it has no
+    /// use for, are to end: nobody else would ever end them.
+    fn end_what_was(
+        &self,
+        content: &ContentId,
+        row: &WorkRow,
+        stored: &Stored,
+    ) -> Result<(), PublishError> {
+        let catalog = &self.core.catalog;
+        let mut over = Vec::new();
+        for (segment, held) in &stored.held {
+            let old = catalog.segment(segment)?;
+            over.extend(old.filter(|old| old.lease.hash() != held.lease.hash()));
+        }
+        let mut dropped = unused(self.core, content, row)?;
+        dropped.retain(|segment| !stored.used.contains_key(segment));
+        for segment in &dropped {
+            over.extend(catalog.segment(segment)?);
+        }
+        endings::replaced(self.core, &over)?;
+        Ok(catalog.forget_segments(&dropped)?)
+    }
+
     /// The catalog after an announced publish; the journal goes last.
     fn remember(
         &self,
@@ -319,6 +331,7 @@ impl Job<'_> {
         announced: &Announcement,
     ) -> Result<(), PublishError> {
         let catalog = &self.core.catalog;
+        self.end_what_was(content, &row, stored)?;
         let rows: Vec<_> = stored.held.iter().map(|(s, held)| (*s, segment_row(held))).collect();
         catalog.put_segments(&rows)?;
         let chunk_rows: Vec<_> = stored.chunks.iter().map(|(hash, row)| (*hash, *row)).collect();
@@ -335,13 +348,41 @@ impl Job<'_> {
     }
 }
 
+/// Terms for `stored` bytes of shards: under this grant if it lasts, else under a new one.
+///
+/// # Errors
+/// [`PublishError::NoGrant`].
+pub(super) async fn terms_for(
+    core: &Core,
+    content: ContentId,
+    scheme: Scheme,
+    stored: u64,
+    grant: Option<Signed<Grant>>,
+) -> Result<Terms, PublishError> {
+    let from = core.epoch();
+    let longest = core.genesis.lease_epochs_max.saturating_sub(TERM_MARGIN_EPOCHS).max(1);
+    let lasts = |grant: &Signed<Grant>| grant.body.until.0 > from.0 + longest / 2;
+    let grant = match grant.filter(lasts) {
+        Some(grant) => grant,
+        None => {
+            let stored = stored.max(GRANT_BYTES_MIN);
+            let byte_epochs = stored.saturating_mul(GRANT_FACTOR).saturating_mul(longest);
+            issuers::request(core, byte_epochs, Epoch(from.0 + longest))
+                .await
+                .map_err(PublishError::NoGrant)?
+        }
+    };
+    let until = grant.body.until.min(Epoch(from.0 + standing_term(&core.genesis, longest)));
+    Ok(Terms { content, scheme, grant: Some(grant), from, until })
+}
+
 /// The term of a standing lease, epochs: never shorter than a publish may take.
 fn standing_term(genesis: &Genesis, longest: u64) -> u64 {
     let usual = (STANDING_TERM_S / genesis.epoch_s.max(1)).min(longest / STANDING_PARTS);
     usual.max(genesis.unsealed_epochs).clamp(1, longest)
 }
 
-fn segment_row(held: &Held) -> SegmentRow {
+pub(super) fn segment_row(held: &Held) -> SegmentRow {
     SegmentRow {
         descriptor: held.descriptor.clone(),
         lease: held.lease.clone(),

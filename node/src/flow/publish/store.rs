@@ -41,27 +41,27 @@ const SLOWEST_BYTES_PER_MS: u64 = 16;
 /// What the round trip to a node in its quiet hours counts as: others are chosen first.
 const QUIET_LATENCY_MS: u32 = 60_000;
 /// The version of the placement that a publish makes.
-pub(super) const FIRST_PLACEMENT: u64 = 1;
+pub(in crate::flow) const FIRST_PLACEMENT: u64 = 1;
 
 /// Under what a publish stores.
 #[derive(Debug, Clone)]
-pub(super) struct Terms {
+pub(in crate::flow) struct Terms {
     /// The work.
-    pub(super) content: ContentId,
+    pub(in crate::flow) content: ContentId,
     /// The scheme asked for.
-    pub(super) scheme: Scheme,
+    pub(in crate::flow) scheme: Scheme,
     /// The grant to use; none: the free pools.
-    pub(super) grant: Option<Signed<Grant>>,
+    pub(in crate::flow) grant: Option<Signed<Grant>>,
     /// First epoch of new leases.
-    pub(super) from: Epoch,
+    pub(in crate::flow) from: Epoch,
     /// First epoch after new leases, of the first of their terms.
-    pub(super) until: Epoch,
+    pub(in crate::flow) until: Epoch,
 }
 
 impl Terms {
     /// The epoch to which what is leased under these terms is kept.
     #[must_use]
-    pub(super) fn kept_until(&self) -> Epoch {
+    pub(in crate::flow) fn kept_until(&self) -> Epoch {
         self.grant.as_ref().map_or(self.until, |grant| grant.body.until)
     }
 }
@@ -69,7 +69,7 @@ impl Terms {
 /// A segment that is ready to be sent.
 pub(super) struct Coded {
     /// What it is.
-    pub(super) descriptor: SegmentDescriptor,
+    pub(in crate::flow) descriptor: SegmentDescriptor,
     /// Its name.
     pub(super) segment: SegmentId,
     /// Its shards, by index.
@@ -80,21 +80,21 @@ pub(super) struct Coded {
 
 /// A segment with its lease and receipts.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(in crate::flow) struct Held {
     /// What it is.
-    pub(super) descriptor: SegmentDescriptor,
+    pub(in crate::flow) descriptor: SegmentDescriptor,
     /// The lease.
-    pub(super) lease: Signed<Lease>,
+    pub(in crate::flow) lease: Signed<Lease>,
     /// The grant that the lease names.
-    pub(super) grant: Option<Signed<Grant>>,
+    pub(in crate::flow) grant: Option<Signed<Grant>>,
     /// Receipts by index.
-    pub(super) receipts: BTreeMap<u8, Signed<Receipt>>,
+    pub(in crate::flow) receipts: BTreeMap<u8, Signed<Receipt>>,
     /// What a person should know.
-    pub(super) notes: Vec<String>,
+    pub(in crate::flow) notes: Vec<String>,
     /// Whether any one datacenter may be lost.
-    pub(super) survives_datacenter: bool,
+    pub(in crate::flow) survives_datacenter: bool,
     /// Shard bytes that were sent, not found in place.
-    pub(super) sent_bytes: u64,
+    pub(in crate::flow) sent_bytes: u64,
 }
 
 impl Held {
@@ -160,7 +160,7 @@ impl Terms {
 
     /// A lease on a segment under these terms.
     #[must_use]
-    pub(super) fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
+    pub(in crate::flow) fn lease(&self, core: &Core, segment: SegmentId) -> Signed<Lease> {
         let body = Lease {
             v: params::FORMAT_VERSION,
             network: core.network,
@@ -336,7 +336,7 @@ impl Sending<'_> {
 }
 
 /// What an answer to a store or lease request means.
-pub(super) fn judge(
+pub(in crate::flow) fn judge(
     members: &crate::members::Members,
     claim: &LeaseClaim,
     descriptor: &SegmentDescriptor,

@@ -362,3 +362,55 @@ fn a_full_vault_renews() {
     assert!(stored.iter().all(|number| until(&vault, *number) == Some(35)));
     assert!(machine.used() <= config.quota_bytes, "{}", machine.used());
 }
+
+/// Owners who put, extend, place and end at once, a holder that renews and collects meanwhile: the
+/// files never take more than the quota.
+#[test]
+fn the_quota_holds_while_many_owners_put_and_shards_are_renewed_and_moved() {
+    let machine = Machine::new(23);
+    let disk = machine.mount();
+    let config = VaultConfig { quota_bytes: 4 << 20, checkpoint_rows: 300, ..small_config() };
+    let (vault, _) = open(&disk, config);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let watch = || {
+        if machine.used() > config.quota_bytes {
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for owner in 0..6_u8 {
+            let (vault, watch, refused) = (&vault, &watch, &refused);
+            scope.spawn(move || {
+                for turn in 0..250_u64 {
+                    let number = turn * 6 + u64::from(owner);
+                    let pool = Pool::Granted { grant: [owner; 32], until_epoch: 1_000 };
+                    let mine =
+                        LeaseMeta { owner: [owner; 32], pool, ..standing(number, 1, 9, u64::MAX) };
+                    if put(vault, number, mine, 0).is_err() {
+                        refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    let placed = vec![owner; 900].into();
+                    let _ = vault.put_placement(key(number).segment, [owner; 32], turn + 1, placed);
+                    if turn % 3 == 0 {
+                        let _ = vault.end_lease(key(number), mine.id);
+                    }
+                    watch();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for epoch in 0..40 {
+                let _ = vault.collect(epoch);
+                while matches!(vault.compact_step(30), Ok(Some(_))) {
+                    watch();
+                }
+                watch();
+            }
+        });
+    });
+    assert!(refused.load(std::sync::atomic::Ordering::Relaxed) > 0, "it was never full");
+    assert!(!over.load(std::sync::atomic::Ordering::Relaxed), "more than the quota was taken");
+    assert!(machine.used() <= config.quota_bytes, "{}", machine.used());
+    assert!(!vault.stopped());
+}
