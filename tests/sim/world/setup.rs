@@ -96,6 +96,8 @@ pub(super) struct Size {
     /// Whether holders agree by the agreement's own machines, which sign and verify; else a
     /// model stands for them.
     pub(super) has_voters: bool,
+    /// Whether nodes probe each other by the prober; else a model stands for it.
+    pub(super) has_probers: bool,
 }
 
 /// What all nodes of a world share.
@@ -105,6 +107,7 @@ pub(super) struct Setup {
     pub(super) timing: Timing,
     pub(super) keeper: KeeperConfig,
     pub(super) has_voters: bool,
+    pub(super) has_probers: bool,
     pub(super) identities: Vec<Identity>,
     pub(super) ids: Vec<NodeId>,
     pub(super) numbers: BTreeMap<NodeId, usize>,
@@ -139,6 +142,7 @@ impl Setup {
             keeper: KeeperConfig::of(&timing),
             timing,
             has_voters: size.has_voters,
+            has_probers: size.has_probers,
             identities,
             numbers: ids.iter().copied().zip(0..).collect(),
             ids,
