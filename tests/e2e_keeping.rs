@@ -61,10 +61,33 @@ fn publish_one(client: &Client, number: usize, seed: u64) -> Work {
     Work { id: published.content_id, file }
 }
 
+/// Questions about works asked at once.
+const ASKED_AT_ONCE: usize = 6;
+
+/// What `ask` gives for each work, asked by several newcomers at once.
+fn of_each<T: Send>(
+    devnet: &Devnet,
+    works: &[&Work],
+    ask: impl Fn(&Client, &Work) -> T + Sync,
+) -> Vec<T> {
+    let share = works.len().div_ceil(ASKED_AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = works
+            .chunks(share)
+            .map(|works| {
+                let (client, ask) = (devnet.client(), &ask);
+                scope.spawn(move || works.iter().map(|w| ask(&client, w)).collect::<Vec<T>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|t| t.join().expect("answered")).collect()
+    })
+}
+
 /// All segments of all works, each once.
-fn segments_of(client: &Client, works: &[Work]) -> BTreeMap<String, Segment> {
-    let all = works.iter().flat_map(|work| client.segments(&work.id));
-    all.map(|segment| (segment.segment_id.clone(), segment)).collect()
+fn segments_of(devnet: &Devnet, works: &[Work]) -> BTreeMap<String, Segment> {
+    let works: Vec<&Work> = works.iter().collect();
+    let all = of_each(devnet, &works, |client, work| client.segments(&work.id));
+    all.into_iter().flatten().map(|segment| (segment.segment_id.clone(), segment)).collect()
 }
 
 fn is_whole(segment: &Segment) -> bool {
@@ -73,15 +96,17 @@ fn is_whole(segment: &Segment) -> bool {
 
 /// Waits until `status` says n of n for every segment of every work.
 fn wait_whole(devnet: &Devnet, works: &[Work], what: &str) -> BTreeMap<String, Segment> {
-    let client = devnet.client();
     let start = Instant::now();
     let mut left: Vec<&Work> = works.iter().collect();
     wait_until(&format!("every work to be whole after {what}"), WHOLE_WITHIN, || {
-        left.retain(|work| !client.segments(&work.id).iter().all(is_whole));
+        let whole =
+            of_each(devnet, &left, |client, work| client.segments(&work.id).iter().all(is_whole));
+        let mut whole = whole.into_iter();
+        left.retain(|_| whole.next() != Some(true));
         left.is_empty()
     });
     figure("keeping", format_args!("whole again {:.1?} after {what}", start.elapsed()));
-    let segments = segments_of(&client, works);
+    let segments = segments_of(devnet, works);
     let broken: Vec<_> = segments.values().filter(|segment| !is_whole(segment)).collect();
     assert!(broken.is_empty(), "whole a moment ago: {broken:?}");
     segments
@@ -103,13 +128,13 @@ fn assert_no_fork(segments: &BTreeMap<String, Segment>) {
 /// Every work, fetched by somebody new, is what was published.
 fn fetch_all(devnet: &Devnet, works: &[Work]) {
     let start = Instant::now();
-    let reader = devnet.client();
-    for (number, work) in works.iter().enumerate() {
-        let (outcome, got) = reader.get(&work.id, &format!("got-{number}"));
+    let all: Vec<&Work> = works.iter().collect();
+    of_each(devnet, &all, |client, work| {
+        let (outcome, got) = client.get(&work.id, &format!("got-{}", work.id));
         assert_eq!(outcome.result("fetched")["content_id"], work.id);
         files::assert_same(&work.file, &got);
         std::fs::remove_file(&got).expect("a file");
-    }
+    });
     figure("keeping", format_args!("{} works fetched in {:.1?}", works.len(), start.elapsed()));
 }
 
@@ -120,7 +145,7 @@ fn held_bytes(segments: &BTreeMap<String, Segment>, nodes: &[String]) -> u64 {
 
 /// Kills `gone`, adds as many fresh nodes, waits until all is whole; bytes lost and written.
 fn replace(devnet: &mut Devnet, works: &[Work], gone: &[String], fresh: &mut usize) -> (u64, u64) {
-    let before = segments_of(&devnet.client(), works);
+    let before = segments_of(devnet, works);
     let lost = held_bytes(&before, gone);
     let counted = |devnet: &Devnet| {
         devnet
@@ -233,7 +258,7 @@ fn a_drained_node_can_be_deleted_without_a_repair() {
     let repaired_before = repaired(&devnet);
     devnet.kill(&leaving);
     std::fs::remove_dir_all(devnet.node(&leaving).data.join("vault")).expect("deleted");
-    let after = segments_of(&devnet.client(), &works);
+    let after = segments_of(&devnet, &works);
     let broken: Vec<_> = after.values().filter(|segment| !is_whole(segment)).collect();
     assert!(broken.is_empty(), "not whole right after the drain: {broken:?}");
     assert_eq!(ids(&after), 0, "the drained node is still named");

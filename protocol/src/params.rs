@@ -57,6 +57,9 @@ pub const SHARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Plain bytes of a chunk at most; compressed ones never exceed it.
 pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// No period of a network's timing is longer, seconds: a year.
+pub const TIMING_S_MAX: u64 = 365 * 86_400;
+
 /// Addresses in a node descriptor at most.
 pub const NODE_ADDRS_MAX: usize = 8;
 /// Bytes of a label (region, datacenter, operator, rack) at most.

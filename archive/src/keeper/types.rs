@@ -220,7 +220,7 @@ impl KeeperConfig {
                 bytes_per_s: 64 << 20,
                 burst_bytes: 256 << 20,
             },
-            hand_overs_max: 8,
+            hand_overs_max: 32,
             hand_overs_waiting_max: 10_000,
             placements_max: 4_000_000,
             asked_max: 64,

@@ -104,7 +104,7 @@ impl Pace {
             sends_factor: 3,
             news_max: 512,
             spread: 2,
-            members_max: 2048,
+            members_max: 4096,
             probes_max: 32,
             rechecks_per_round: 16,
             errands_max: 64,

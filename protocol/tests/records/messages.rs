@@ -1,6 +1,7 @@
 //! One sample of every message, with the numbers that another implementation needs.
 
 use echonet_protocol::{
+    agreement,
     announcement::RecordKind,
     content_id::ContentId,
     membership::{Answer, Ask},
@@ -33,6 +34,7 @@ pub(crate) const fn request_number(request: &Request) -> u8 {
         Request::RequestGrant { .. } => 12,
         Request::CheckLive { .. } => 13,
         Request::Membership(_) => 14,
+        Request::Agree(_) => 15,
     }
 }
 
@@ -54,6 +56,7 @@ pub(crate) const fn response_number(response: &Response) -> u8 {
         Response::Grant(_) => 12,
         Response::Live(_) => 13,
         Response::Membership(_) => 14,
+        Response::Agree(_) => 15,
     }
 }
 
@@ -132,6 +135,14 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             "ping for",
             Request::Membership(Ask::PingFor { node: sample::node_id(5), claims: vec![] }),
         ),
+        (
+            "agree",
+            Request::Agree(Box::new(agreement::Ask::Promise {
+                record: sample::placement().encode().into(),
+                ballot: 66,
+                lost: vec![1],
+            })),
+        ),
     ]
 }
 
@@ -162,6 +173,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
             "tried",
             Response::Membership(Answer::Tried { reached: true, claims: vec![sample::word()] }),
         ),
+        ("held", Response::Agree(Box::new(agreement::Answer::Held { for_ms: 2_500 }))),
     ]
 }
 
@@ -174,7 +186,7 @@ pub(crate) fn envelope(request: Request) -> Envelope {
 fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let mut requests: Vec<u8> = requests().iter().map(|(_, r)| request_number(r)).collect();
     requests.dedup();
-    assert_eq!(requests, (0..15).collect::<Vec<u8>>());
+    assert_eq!(requests, (0..16).collect::<Vec<u8>>());
     for (name, request) in self::requests() {
         // The network with its length in front, and the version.
         assert_eq!(encode(&envelope(request.clone()))[34], request_number(&request), "{name}");
@@ -182,7 +194,7 @@ fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let responses = responses();
     let mut numbers: Vec<u8> = responses.iter().map(|(_, r)| response_number(r)).collect();
     numbers.dedup();
-    assert_eq!(numbers, (0..15).collect::<Vec<u8>>());
+    assert_eq!(numbers, (0..16).collect::<Vec<u8>>());
     for (name, response) in responses {
         assert_eq!(encode(&response)[0], response_number(&response), "{name}");
     }

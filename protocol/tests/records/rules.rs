@@ -5,7 +5,8 @@ use echonet_protocol::{
     content_id::ContentId,
     identity::{Identity, NodeId, Record, RecordError, Signature, Signed, sign_body},
     lease::{Grant, Lease, Receipt, ReceiptWanted},
-    network::{BootstrapAddr, Genesis, NetworkId},
+    membership::{Claim, DiskHealth, Life},
+    network::{BootstrapAddr, Genesis, NetworkId, Timing},
     node_descriptor::NodeDescriptor,
     segment::{Scheme, SegmentDescriptor, SegmentId},
     time::{Epoch, UnixSeconds, epoch_for_ending},
@@ -222,7 +223,7 @@ fn a_genesis_out_of_bounds_is_refused() {
         change(&mut genesis);
         Genesis::decode(&genesis.encode()).is_err()
     };
-    let changes: [fn(&mut Genesis); 17] = [
+    let changes: [fn(&mut Genesis); 24] = [
         |g| g.v = 2,
         |g| g.name = "x".repeat(65),
         |g| g.salt = vec![0; 15],
@@ -240,10 +241,19 @@ fn a_genesis_out_of_bounds_is_refused() {
         |g| g.witness.set = vec![NodeId([0; 32]); 257],
         |g| g.witness.drand_chain = "0".repeat(65),
         |g| g.witness.beacon_key = vec![0; 257],
+        |g| g.timing.probe_s = 0,
+        |g| g.timing.probe_s = g.timing.suspect_s + 1,
+        |g| g.timing.suspect_s = g.timing.grace_s + 1,
+        |g| g.timing.grace_s = 365 * 86_400 + 1,
+        |g| g.timing.urgent_s = 0,
+        |g| g.timing.urgent_s = g.timing.grace_s + 1,
+        |g| g.timing.top_up_s = u64::MAX,
     ];
     for (at, change) in changes.into_iter().enumerate() {
         assert!(refused(change), "change {at}");
     }
+    assert!(!refused(|g| g.timing = Timing::PRODUCTION));
+    assert!(!refused(|g| g.timing = Timing::DEVELOPMENT));
     assert!(!refused(|g| {
         (g.segment_bytes, g.volume_bytes, g.epoch_s) = (4096, 8192, 86_400);
         (g.lease_epochs_max, g.created) = (u64::MAX, UnixSeconds(u64::MAX));
@@ -363,4 +373,35 @@ fn bootstrap_addresses_that_are_none() {
         let error = bad.parse::<BootstrapAddr>().unwrap_err().to_string();
         assert!(error.len() < 400, "{}", error.len());
     }
+}
+
+#[test]
+fn a_word_is_about_oneself_and_a_doubt_about_others() {
+    let (word, doubt) = (sample::word(), sample::doubt());
+    let wrong = |signed: &Signed<Claim>, by: u8, change: fn(&mut Claim)| {
+        error(&forced(&sample::holder(by), signed.body.clone(), change)).is_some()
+    };
+    let about_me: [fn(&mut Claim); 6] = [
+        |c| c.life = Life::Suspect,
+        |c| c.life = Life::Down,
+        |c| c.disk = None,
+        |c| c.life = Life::Left,
+        |c| c.incarnation = 0,
+        |c| c.incarnation = Claim::INCARNATION_MAX + 1,
+    ];
+    for (at, change) in about_me.into_iter().enumerate() {
+        assert!(wrong(&word, 0, change), "word {at}");
+    }
+    let about_others: [fn(&mut Claim); 4] = [
+        |c| c.life = Life::Alive,
+        |c| c.life = Life::Left,
+        |c| c.disk = Some(DiskHealth::Sick),
+        |c| c.incarnation = u64::MAX,
+    ];
+    for (at, change) in about_others.into_iter().enumerate() {
+        assert!(wrong(&doubt, 1, change), "doubt {at}");
+    }
+    assert!(!wrong(&doubt, 1, |c| (c.life, c.incarnation) = (Life::Down, 0)));
+    assert!(!wrong(&word, 0, |c| (c.life, c.disk) = (Life::Left, None)));
+    assert!(sample::doubt().encode().len() <= Claim::BYTES_MAX);
 }
