@@ -15,7 +15,7 @@ use crate::{
     client::Client,
     clock,
     config::NodeConfig,
-    keep::{Keep, Swim, Votes},
+    keep::{Keep, Outbox, Swim, Votes},
     members::{Member, Members},
     net::{
         address::AddressRules, bandwidth::Bandwidth, endpoint::NodeEndpoint, kad::KadRouting,
@@ -74,6 +74,8 @@ pub struct Core {
     pub trees: Trees,
     /// Keeping whole what it holds.
     pub(crate) keep: Keep,
+    /// New placement records on their way to those who keep records.
+    pub(crate) outbox: Outbox,
     /// Its vote on placements.
     pub(crate) votes: Votes,
     /// Membership of the nodes that keep things.

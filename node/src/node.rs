@@ -110,6 +110,7 @@ impl Node {
             keep: keep::Keep::default(),
             swim: keep::Swim::default(),
             votes: keep::Votes::default(),
+            outbox: keep::Outbox::default(),
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -330,6 +331,7 @@ fn background(
         tasks.push(tokio::spawn(keep::run(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::take_part(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::vote(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::put_out(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }

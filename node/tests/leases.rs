@@ -23,7 +23,8 @@ fn living_anywhere(net: &Net, owner: NodeId) -> usize {
 }
 
 fn shards(net: &Net) -> u64 {
-    let of = |node: &Node| node.core().vault.as_ref().expect("a vault").stats().expect("figures").shards;
+    let of =
+        |node: &Node| node.core().vault.as_ref().expect("a vault").stats().expect("figures").shards;
     net.nodes.iter().map(of).sum()
 }
 

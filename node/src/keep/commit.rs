@@ -8,12 +8,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use echonet_protocol::{
-    announcement::RecordKind, identity::NodeId, placement_record::PlacementRecord,
-};
+use echonet_protocol::{identity::NodeId, placement_record::PlacementRecord};
 use futures::{StreamExt as _, stream};
 
-use crate::{core::Core, flow::discover, serve};
+use crate::{core::Core, serve};
 
 /// Holders told at once.
 const PARALLEL: usize = 16;
@@ -56,6 +54,6 @@ pub(super) async fn commit(
             all_new_sealed = false;
         }
     }
-    discover::put(core, vec![(RecordKind::Placement, next.body.segment.0, bytes)]).await;
+    core.outbox.put(next.body.segment, bytes).await;
     if all_new_sealed { Ok(()) } else { Err(CommitError::NotSealed) }
 }

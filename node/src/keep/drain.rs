@@ -31,7 +31,7 @@ pub(crate) async fn drain(core: &Arc<Core>, progress: ProgressSender) -> Service
         let status = core.keep.status();
         let done = status.handed_over_shards - before.handed_over_shards;
         // The driver told what is left after it was told to drain.
-        if status.segments == 0 && core.keep.has_settled() {
+        if status.segments == 0 && core.keep.has_settled() && core.outbox.is_empty() {
             let bytes = status.handed_over_bytes - before.handed_over_bytes;
             return Ok(Drained { shards: done, bytes });
         }

@@ -12,6 +12,7 @@ mod drain;
 mod driver;
 mod heal;
 mod membership;
+mod outbox;
 mod place;
 mod rebuild;
 mod repair;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     drain::drain,
     driver::run,
     membership::{Swim, run as take_part},
+    outbox::{Outbox, run as put_out},
     votes::{Votes, run as vote},
 };
 

@@ -19,7 +19,7 @@ pub(super) struct Oracle {
 }
 
 /// What somebody who wants to follow a version is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Answer {
     Granted,
     /// There is a newer version.
@@ -89,6 +89,6 @@ impl Oracle {
             return Some(Answer::Few);
         }
         let newest = self.newest.get(&record.placement)?;
-        (newest.version > record.version).then(|| Answer::Newer(Rc::clone(newest)))
+        newest.wins_over(record).then(|| Answer::Newer(Rc::clone(newest)))
     }
 }

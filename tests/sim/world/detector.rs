@@ -1,89 +1,87 @@
-//! How a simulated node learns who can be reached.
+//! How a simulated node learns who can be reached: by the real prober, or in large
+//! worlds by a model fitted to it.
 
-use std::collections::BTreeMap;
+mod model;
+mod probing;
 
 use echonet_archive::keeper::Presence;
-use echonet_protocol::{
-    machine::{Draws, Millis},
-    network::Timing,
-};
+use echonet_protocol::{identity::NodeId, machine::Millis, network::Timing};
 
-use super::node::Out;
+use self::{model::Model, probing::Probing};
+use super::{node::Out, setup::Setup};
 
-/// What is known of one node.
-#[derive(Debug)]
-struct Peer {
-    /// When it answered last.
-    answered: Millis,
-    /// Unanswered for so long it counts as unreachable; drawn anew for each.
-    patience_ms: u64,
-    told: Presence,
+/// See the module's documentation.
+pub(super) enum Detector {
+    /// Sends nothing.
+    Model(Model),
+    /// The node's own machine.
+    Prober(Box<Probing>),
 }
 
-/// A model of the prober: asks the engine who would answer, once a period, and draws how long
-/// a silence has to be, as the prober's retries make it. Sends nothing.
-#[derive(Debug)]
-pub(super) struct Detector {
-    probe_ms: u64,
-    suspect_ms: u64,
-    peers: BTreeMap<usize, Peer>,
-    at: Millis,
-    draws: Draws,
+/// What a look at the others showed.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) changed: Vec<(usize, Presence)>,
+    /// Whether this node rather than the others seems to be cut off, where that is news.
+    pub(super) is_isolated: Option<bool>,
 }
 
 impl Detector {
-    pub(super) fn fitted(timing: &Timing, seed: u64) -> Self {
-        Self {
-            probe_ms: timing.probe_s * 1000,
-            suspect_ms: timing.suspect_s * 1000,
-            peers: BTreeMap::new(),
-            at: Millis(0),
-            draws: Draws::new(seed),
+    pub(super) fn model(timing: &Timing, seed: u64) -> Self {
+        Self::Model(Model::new(timing, seed))
+    }
+
+    pub(super) fn prober(now: Millis, timing: &Timing, seed: u64) -> Self {
+        Self::Prober(Box::new(Probing::new(now, timing, seed)))
+    }
+
+    pub(super) fn watch(&mut self, setup: &Setup, id: NodeId, now: Millis) {
+        match self {
+            Self::Model(model) => model.watch(setup.numbers[&id], now),
+            Self::Prober(probing) => probing.watch(id, now),
         }
     }
 
-    pub(super) fn watch(&mut self, number: usize, now: Millis) {
-        let patience_ms = self.suspect_ms + self.draws.below(self.probe_ms);
-        let peer = Peer { answered: now, patience_ms, told: Presence::Reachable };
-        self.peers.entry(number).or_insert(peer);
+    pub(super) fn unwatch(&mut self, setup: &Setup, id: NodeId, now: Millis) {
+        match self {
+            Self::Model(model) => model.unwatch(setup.numbers[&id]),
+            Self::Prober(probing) => probing.unwatch(setup.numbers[&id], id, now),
+        }
     }
 
-    pub(super) fn unwatch(&mut self, number: usize) {
-        self.peers.remove(&number);
+    /// Somebody says that a node is gone.
+    pub(super) fn hint(&mut self, id: NodeId, now: Millis) {
+        if let Self::Prober(probing) = self {
+            probing.hint(id, now);
+        }
     }
 
+    /// It answered a probe.
+    pub(super) fn answered(&mut self, setup: &Setup, number: usize, nonce: u64, now: Millis) {
+        if let Self::Prober(probing) = self {
+            probing.answered(setup, number, nonce, now);
+        }
+    }
+
+    /// What own probes say of a node; none: nothing.
     pub(super) fn presence(&self, number: usize) -> Option<Presence> {
-        self.peers.get(&number).map(|peer| peer.told)
+        match self {
+            Self::Model(model) => model.presence(number),
+            Self::Prober(probing) => probing.presence(number),
+        }
     }
 
     pub(super) fn wake(&self) -> Option<Millis> {
-        (!self.peers.is_empty()).then_some(self.at)
-    }
-
-    /// What changed.
-    pub(super) fn look(&mut self, now: Millis, io: &Out<'_>) -> Vec<(usize, Presence)> {
-        self.at = now.after(self.probe_ms);
-        let mut told = Vec::new();
-        for (number, peer) in &mut self.peers {
-            let presence = if io.answers(*number) {
-                peer.answered = now;
-                Presence::Reachable
-            } else if now.since(peer.answered) >= peer.patience_ms {
-                Presence::Unreachable { since: peer.answered }
-            } else {
-                continue;
-            };
-            if presence != peer.told {
-                peer.told = presence;
-                told.push((*number, presence));
-            }
+        match self {
+            Self::Model(model) => model.wake(),
+            Self::Prober(probing) => probing.wake(),
         }
-        told
     }
 
-    /// Whether most of the others seem to be gone: then it is rather this node that is.
-    pub(super) fn is_isolated(&self) -> bool {
-        let gone = |peer: &&Peer| matches!(peer.told, Presence::Unreachable { .. });
-        2 * self.peers.values().filter(gone).count() > self.peers.len()
+    pub(super) fn look(&mut self, setup: &Setup, now: Millis, io: &mut Out<'_>) -> Seen {
+        match self {
+            Self::Model(model) => model.look(now, io),
+            Self::Prober(probing) => probing.look(setup, now, io),
+        }
     }
 }

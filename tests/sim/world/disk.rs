@@ -31,6 +31,8 @@ pub(super) enum Write {
     Record(Rc<Record>),
     /// A placement is of no interest any more.
     Forget { placement: usize },
+    /// What was promised and signed about a placement; none: it is over.
+    Ballot { key: [u8; 64], row: Option<Vec<u8>> },
 }
 
 /// See the module's documentation.
@@ -40,6 +42,10 @@ pub(super) struct Disk {
     /// By placement and index: the version that a receipt was given for.
     pub(super) pledges: BTreeMap<(usize, u8), u64>,
     pub(super) records: BTreeMap<usize, Rc<Record>>,
+    /// In a file of its own.
+    pub(super) ballots: BTreeMap<[u8; 64], Vec<u8>>,
+    /// That file was lost: what was signed is not known.
+    pub(super) has_forgotten_votes: bool,
     pub(super) quota_bytes: u64,
     pending: VecDeque<(u64, Write)>,
     written: u64,
@@ -116,15 +122,26 @@ impl Disk {
             Write::Forget { placement } => {
                 self.records.remove(placement);
             }
+            Write::Ballot { key, row: Some(row) } => {
+                self.ballots.insert(*key, row.clone());
+            }
+            Write::Ballot { key, row: None } => {
+                self.ballots.remove(key);
+            }
         }
     }
 
-    /// The process died: the log keeps a prefix of what was not synced, often none.
+    /// The process died: of what was not synced each of the two files keeps a beginning, often
+    /// none.
     pub(super) fn crash(&mut self, draws: &mut Draws) {
-        let kept = draws.below(2 * self.pending.len() as u64 + 1) as usize;
-        let kept = kept.saturating_sub(self.pending.len());
-        for (_, write) in self.pending.drain(..).take(kept).collect::<Vec<_>>() {
-            self.apply(&write);
+        let is_ballot = |write: &Write| matches!(write, Write::Ballot { .. });
+        let pending: Vec<Write> = self.pending.drain(..).map(|(_, write)| write).collect();
+        for ballots in [false, true] {
+            let of_file: Vec<&Write> =
+                pending.iter().filter(|write| is_ballot(write) == ballots).collect();
+            let kept = draws.below(2 * of_file.len() as u64 + 1) as usize;
+            let kept = kept.saturating_sub(of_file.len());
+            of_file.into_iter().take(kept).for_each(|write| self.apply(write));
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use echonet_protocol::machine::Millis;
+use echonet_protocol::{machine::Millis, placement_record::Strength};
 
 use super::{
     disk::Disk,
@@ -69,11 +69,18 @@ impl Totals {
 /// What is on honest disks of one segment: by index and node, whether it is right.
 type Copies = BTreeMap<(u8, usize), bool>;
 
+/// Whether fewer than a quorum made it, or a version before it, as a scheme may allow.
+fn is_weak(record: &Record) -> bool {
+    record.proof.as_ref().is_some_and(|proof| proof.strength() != Strength::Quorum)
+}
+
 /// See the module's documentation.
 pub(super) struct Judge {
     pub(super) totals: Totals,
     pub(super) violation: Option<Violation>,
     newest: Vec<Rc<Record>>,
+    /// By placement and version.
+    committed: BTreeMap<(usize, u64), Rc<Record>>,
     copies: Vec<Copies>,
     is_honest: Vec<bool>,
     is_excused: Vec<bool>,
@@ -92,6 +99,7 @@ impl Judge {
             totals: Totals::default(),
             violation: None,
             newest: setup.first.clone(),
+            committed: BTreeMap::new(),
             copies,
             is_honest,
             is_excused: vec![false; setup.placements.len()],
@@ -168,9 +176,15 @@ impl Judge {
     ) {
         let placement = record.placement;
         let before = Rc::clone(&self.newest[placement]);
-        if record.version <= before.version {
-            let detail = format!("version {} after {}", record.version, before.version);
+        let known = self.committed.entry((placement, record.version));
+        let first = Rc::clone(known.or_insert_with(|| Rc::clone(record)));
+        if !first.is_same(record) && !(is_weak(record) || is_weak(&first)) {
+            let (one, other) = (&first.holders, &record.holders);
+            let detail = format!("version {}: {one:?}, {other:?}", record.version);
             self.blame("a version was committed twice", now, Some(placement), detail);
+            return;
+        }
+        if !record.wins_over(&before) {
             return;
         }
         let scheme = setup.segment_of(placement).scheme;
@@ -336,14 +350,18 @@ impl Judge {
             Notice::Committed(record) | Notice::Learned(record) => {
                 setup.placements[record.placement].segment
             }
-            Notice::Began { placement, .. } | Notice::Ended { placement, .. } => {
-                setup.placements[*placement].segment
-            }
+            Notice::Began { placement, .. }
+            | Notice::Ended { placement, .. }
+            | Notice::Refused { placement, .. } => setup.placements[*placement].segment,
             Notice::OverQuota => return,
         };
         let text = match notice {
             Notice::Learned(record) => format!("learned version {}", record.version),
             Notice::Began { placement, what } => format!("began {what} of {placement}"),
+            Notice::Committed(record) => {
+                format!("committed version {}: {:?}", record.version, record.holders)
+            }
+            Notice::Refused { placement, why } => format!("placement {placement}: {why}"),
             other => format!("{other:?}"),
         };
         let story = &mut self.story[segment];

@@ -2,6 +2,12 @@
 
 use std::rc::Rc;
 
+use echonet_protocol::{
+    agreement::{Answer, Ask},
+    identity::Signed,
+    lease,
+};
+
 use super::setup::Record;
 
 /// What a reader gets for a shard.
@@ -18,8 +24,13 @@ pub(super) enum Bytes {
 /// Between nodes. Segments, placements and nodes are named by their numbers.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    /// Which of these shards do you have? The asker's versions ride along.
-    Ask { shards: Rc<Vec<(usize, u8)>>, versions: Rc<Vec<(usize, u64)>> },
+    /// A probe.
+    Ping { nonce: u64 },
+    /// Its answer.
+    Pong { nonce: u64 },
+    /// Which of these shards do you have? Which records the asker goes by rides along: in place
+    /// of a record its hash and sequence.
+    Ask { shards: Rc<Vec<(usize, u8)>>, versions: Rc<Vec<Rc<Record>>> },
     /// A node's own word about shards.
     Has(Rc<Vec<(usize, u8, bool)>>),
     /// Tell me your newest record of this placement.
@@ -33,7 +44,11 @@ pub(super) enum Message {
     /// Keep this shard, for the version after this record.
     Put { nonce: u64, record: Rc<Record>, index: u8, is_right: bool },
     /// It is durable, or it was refused.
-    Receipt { nonce: u64, index: u8, is_kept: bool },
+    Receipt { nonce: u64, index: u8, is_kept: bool, receipt: Option<Rc<Signed<lease::Receipt>>> },
+    /// A proposer asks a holder.
+    Vote { nonce: u64, ask: Rc<Ask> },
+    /// The holder's word, durable.
+    Voted { nonce: u64, answer: Rc<Answer> },
 }
 
 /// To the judges.
@@ -51,6 +66,8 @@ pub(super) enum Notice {
     Began { placement: usize, what: &'static str },
     /// A task ended.
     Ended { placement: usize, how: &'static str, bytes: u64, replaced: usize },
+    /// The others did not go along.
+    Refused { placement: usize, why: String },
     /// More bytes are kept than the owner of the disk allowed.
     OverQuota,
 }

@@ -4,8 +4,13 @@
 
 mod hostile;
 mod serving;
+mod voting;
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use echonet_archive::keeper::{
     Keeper, KeeperInput, KeeperOutput, Outcome, Presence, Task as Wanted,
@@ -25,6 +30,7 @@ use super::{
     task::{Step, Task},
 };
 
+use self::voting::Voting;
 pub(super) use self::{hostile::Nature, serving::way_ms};
 
 pub(super) type Out<'a> = Io<'a, Message, Notice>;
@@ -60,6 +66,10 @@ pub(super) struct SimNode {
     synced_until: u64,
     house_at: Millis,
     is_draining: bool,
+    /// Its part in agreements, where they are real.
+    voting: Option<Box<Voting>>,
+    /// What it says to itself.
+    local: VecDeque<Message>,
 }
 
 impl SimNode {
@@ -74,7 +84,11 @@ impl SimNode {
         let setup = &common.setup;
         let keeper = Keeper::new(now, setup.ids[own], setup.timing.clone(), setup.keeper);
         let mut draws = Draws::new(seed);
-        let detector = Detector::fitted(&setup.timing, draws.next_u64());
+        let detector = match setup.has_probers {
+            true => Detector::prober(now, &setup.timing, draws.next_u64()),
+            false => Detector::model(&setup.timing, draws.next_u64()),
+        };
+        let voting = setup.has_voters.then(|| Box::new(Voting::new(setup, own, &disk.ballots)));
         let nonce = draws.next_u64() >> 8;
         let house_at = now.after(draws.below(HOUSEKEEPING_MS));
         let known = disk.records.clone();
@@ -94,6 +108,8 @@ impl SimNode {
             synced_until: 0,
             house_at,
             is_draining: false,
+            voting,
+            local: VecDeque::new(),
         }
     }
 
@@ -115,7 +131,10 @@ impl SimNode {
         let records: Vec<Rc<Record>> = self.known.values().cloned().collect();
         for record in records {
             self.hold(&record);
-            self.check_own(&record, io);
+            self.check_own(&record);
+        }
+        if std::mem::take(&mut self.disk.has_forgotten_votes) {
+            self.abstain(io);
         }
     }
 
@@ -135,7 +154,7 @@ impl SimNode {
     }
 
     /// Tells the keeper, and nobody else, when this node lacks a shard that is its to keep.
-    fn check_own(&mut self, record: &Record, _io: &mut Out<'_>) {
+    fn check_own(&mut self, record: &Record) {
         let segment = self.setup().placements[record.placement].segment;
         if let Some(index) = record.index_of(self.own) {
             let has = self.has(segment, index) || self.disk.is_pending((segment, index));
@@ -150,19 +169,19 @@ impl SimNode {
 
     /// Takes a record for the newest, if it is newer than what is known.
     pub(super) fn learn(&mut self, record: &Rc<Record>, io: &mut Out<'_>) {
-        let known = self.known.get(&record.placement).map(|known| known.version);
-        if known.is_some_and(|version| version >= record.version) {
+        let known = self.known.get(&record.placement);
+        if known.is_some_and(|known| !record.wins_over(known)) {
             return;
         }
         let is_concerned = record.names(self.own) || known.is_some() || self.pledges(record);
-        if !is_concerned {
+        if !is_concerned || !self.may_go_by(record) {
             return;
         }
         self.known.insert(record.placement, Rc::clone(record));
         self.disk.write(Write::Record(Rc::clone(record)));
         io.note(Notice::Learned(Rc::clone(record)));
         self.hold(record);
-        self.check_own(record, io);
+        self.check_own(record);
     }
 
     fn pledges(&self, record: &Record) -> bool {
@@ -182,10 +201,12 @@ impl SimNode {
                     io.note(Notice::Stored { segment, index, is_right: shard.is_right });
                 }
                 Write::Remove { segment, index } => io.note(Notice::Removed { segment, index }),
+                Write::Record(record) => self.voter_follows(&record, io),
                 _ => {}
             }
         }
         self.synced_until = self.synced_until.max(write);
+        self.votes_durable(write, io);
         self.release(io);
     }
 
@@ -201,9 +222,23 @@ impl SimNode {
 
     fn message(&mut self, from: usize, message: Message, io: &mut Out<'_>) {
         match message {
+            Message::Ping { nonce } => io.send(from, Message::Pong { nonce }, 0),
+            Message::Pong { nonce } => {
+                let common = Rc::clone(&self.common);
+                self.detector.answered(&common.setup, from, nonce, self.now);
+            }
+            Message::Vote { nonce, ask } => {
+                if !self.nature.stalls {
+                    self.vote(from, nonce, ask, io);
+                }
+            }
+            Message::Voted { nonce, answer } => {
+                self.step(nonce, Step::Voted { from, answer }, io);
+            }
             Message::Ask { shards, versions } => self.asked(from, &shards, &versions, io),
             Message::Has(shards) => {
                 for (segment, index, has) in shards.iter() {
+                    self.heard_word(from, *segment, *index, *has);
                     let (node, segment) = (self.id(from), self.setup().segments[*segment].id);
                     let says = KeeperInput::Says { node, segment, index: *index, has: *has };
                     self.keeper.handle(self.now, says);
@@ -222,8 +257,8 @@ impl SimNode {
             Message::Shard { nonce, index, bytes } => {
                 self.step(nonce, Step::Shard { from, index, bytes }, io);
             }
-            Message::Receipt { nonce, index, is_kept } => {
-                self.step(nonce, Step::Receipt { from, index, is_kept }, io);
+            Message::Receipt { nonce, index, is_kept, receipt } => {
+                self.step(nonce, Step::Receipt { from, index, is_kept, receipt }, io);
             }
         }
     }
@@ -255,10 +290,10 @@ impl SimNode {
         while let Some(output) = self.keeper.poll() {
             match output {
                 KeeperOutput::Watch(node) => {
-                    self.detector.watch(self.common.setup.numbers[&node], self.now);
+                    self.detector.watch(&self.common.setup, node, self.now);
                 }
                 KeeperOutput::Unwatch(node) => {
-                    self.detector.unwatch(self.common.setup.numbers[&node]);
+                    self.detector.unwatch(&self.common.setup, node, self.now);
                 }
                 KeeperOutput::AskHas { node, shards } => self.ask(node, &shards, io),
                 KeeperOutput::Start { key, version, task } => {
@@ -300,19 +335,21 @@ impl SimNode {
         let shards: Vec<(usize, u8)> =
             shards.iter().map(|(id, index)| (setup.by_segment[id], *index)).collect();
         let placements = shards.iter().flat_map(|(segment, _)| &setup.of_segment[*segment]);
-        let versions = placements.filter_map(|p| Some((*p, self.known.get(p)?.version))).collect();
+        let versions = placements.filter_map(|p| self.known.get(p).map(Rc::clone)).collect();
         let to = setup.numbers[&node];
         io.send(to, Message::Ask { shards: Rc::new(shards), versions: Rc::new(versions) }, 0);
     }
 
     fn detect(&mut self, io: &mut Out<'_>) {
-        let told = self.detector.look(self.now, io);
-        for (number, presence) in told {
+        let common = Rc::clone(&self.common);
+        let seen = self.detector.look(&common.setup, self.now, io);
+        for (number, presence) in seen.changed {
             let node = self.id(number);
             self.keeper.handle(self.now, KeeperInput::Peer { node, presence });
         }
-        let is_isolated = self.detector.is_isolated();
-        self.keeper.handle(self.now, KeeperInput::Isolated(is_isolated));
+        if let Some(is_isolated) = seen.is_isolated {
+            self.keeper.handle(self.now, KeeperInput::Isolated(is_isolated));
+        }
     }
 
     /// This node read a shard of another in vain: as good as that one's own word.
@@ -351,10 +388,15 @@ impl Node for SimNode {
         let due: Vec<u64> =
             self.tasks.iter().filter(|(_, t)| t.wake() <= self.now).map(|(n, _)| *n).collect();
         due.into_iter().for_each(|nonce| self.step(nonce, Step::Tick, io));
+        self.decide_due(io);
         if self.keeper.timeout().is_some_and(|at| at <= self.now) {
             self.keeper.handle(self.now, KeeperInput::Tick);
         }
         self.pump(io);
+        while let Some(message) = self.local.pop_front() {
+            self.message(self.own, message, io);
+            self.pump(io);
+        }
         if self.disk.used() > self.disk.quota_bytes {
             io.note(Notice::OverQuota);
         }
@@ -366,7 +408,8 @@ impl Node for SimNode {
 
     fn wake(&self) -> Option<Millis> {
         let tasks = self.tasks.values().map(Task::wake).min();
-        let all = [self.keeper.timeout(), self.detector.wake(), Some(self.house_at), tasks];
+        let votes = self.voting.as_ref().and_then(|voting| voting.wake());
+        let all = [self.keeper.timeout(), self.detector.wake(), Some(self.house_at), tasks, votes];
         all.into_iter().flatten().min()
     }
 

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Kill { node: usize },
     /// A part of what its disk held is gone, promises and signatures included.
     Volume { node: usize, of: u64, part: u64, down_ms: u64 },
+    /// What it promised and signed is gone; it knows that.
+    Ballots { node: usize, down_ms: u64 },
     /// A shard's bytes change.
     Rot { node: usize, which: u64 },
     /// The process stands still and goes on as if nothing had been.
@@ -70,7 +72,7 @@ impl Plan {
     }
 }
 
-const KINDS: u64 = 11;
+const KINDS: u64 = 12;
 
 fn fault(kind: u64, span: Span, joiner: &mut usize, draws: &mut Draws) -> Fault {
     let all = span.nodes + span.joiners;
@@ -100,6 +102,7 @@ fn fault(kind: u64, span: Span, joiner: &mut usize, draws: &mut Draws) -> Fault 
             Fault::Join { node: *joiner - 1 }
         }
         10 => Fault::Drain { node },
+        11 => Fault::Ballots { node, down_ms: ms / 8 },
         _ => Fault::Kill { node },
     }
 }

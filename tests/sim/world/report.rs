@@ -12,7 +12,7 @@ use std::{
 use super::{
     judge::Totals,
     plan::Fault,
-    scene::{Ended, Script, play},
+    scene::{Ended, FULL_NODES_MAX, Script, play},
 };
 
 /// Runs that shrinking a failing seed may take.
@@ -81,7 +81,7 @@ pub fn simulate(options: &Options) -> anyhow::Result<()> {
         }
     });
     let (totals, failed) = totals.into_inner().unwrap_or_default();
-    say(&summary(seeds, &totals, &failed));
+    say(&summary(seeds, nodes, &totals, &failed));
     anyhow::ensure!(failed.is_empty(), "{} of {seeds} seeds failed", failed.len());
     Ok(())
 }
@@ -116,7 +116,7 @@ fn line(script: &Script, totals: &Totals) -> String {
     )
 }
 
-fn summary(seeds: u64, totals: &Totals, failed: &[u64]) -> String {
+fn summary(seeds: u64, nodes: usize, totals: &Totals, failed: &[u64]) -> String {
     let per_lost = totals.bytes_moved as f64 / totals.bytes_lost.max(1) as f64;
     let mut text = format!(
         "{seeds} seeds: {} events, {} tasks ({} agreed, {} yielded, {} failed), {} shards moved\n",
@@ -137,7 +137,13 @@ fn summary(seeds: u64, totals: &Totals, failed: &[u64]) -> String {
         totals.faults_spared,
         totals.beyond_promise,
     );
-    let _ = writeln!(text, "failure detection: a model fitted to the full protocol");
+    text += match nodes <= FULL_NODES_MAX {
+        true => {
+            "failure detection by the prober itself; agreement by its own machines in every \
+                 second world (few holders), by a model in the others\n"
+        }
+        false => "failure detection and agreement: models fitted to the machines\n",
+    };
     if failed.is_empty() {
         let _ = write!(text, "every seed held");
     } else {

@@ -25,6 +25,9 @@ const LOOK_MS: u64 = 1_000;
 const CALL_LOOK: usize = usize::MAX;
 const CALL_END: usize = 1 << 32;
 
+/// Worlds of more nodes are played with models in the place of prober and agreement.
+pub(super) const FULL_NODES_MAX: usize = 300;
+
 /// What kind of world.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
@@ -40,7 +43,10 @@ impl Script {
     pub(super) fn new(seed: u64, nodes: usize) -> Self {
         let mut draws = Draws::new(seed);
         let joiners = 2 + nodes / 10;
-        let size = Size { nodes, joiners, segments: nodes * 3 / 2 };
+        let has_voters = seed % 2 == 0 && nodes <= FULL_NODES_MAX;
+        let segments = if has_voters { nodes } else { nodes * 3 / 2 };
+        let has_probers = nodes <= FULL_NODES_MAX;
+        let size = Size { nodes, joiners, segments, has_voters, has_probers };
         let span = Span { nodes, joiners, faults_ms: 240_000, calm_ms: 600_000 };
         let weather = Weather {
             latency_ms: draws.below(60),
@@ -268,6 +274,14 @@ impl Scene {
             Fault::Volume { node, of, part, down_ms } => {
                 self.lose_volume(node, of, part).then_some(down_ms)
             }
+            Fault::Ballots { node, down_ms } => {
+                let ran = self.stop(node);
+                if let (true, Off::Down(disk)) = (ran, &mut self.off[node]) {
+                    disk.ballots.clear();
+                    disk.has_forgotten_votes = true;
+                }
+                ran.then_some(down_ms)
+            }
             Fault::Rot { node, which } => {
                 self.rot(node, which);
                 None
@@ -309,7 +323,11 @@ impl Scene {
 
     fn ends(&mut self, call: usize) {
         match self.plan.faults.get(call).map(|(_, fault)| fault.clone()) {
-            Some(Fault::Crash { node, .. } | Fault::Volume { node, .. }) => self.restart(node),
+            Some(
+                Fault::Crash { node, .. }
+                | Fault::Volume { node, .. }
+                | Fault::Ballots { node, .. },
+            ) => self.restart(node),
             Some(Fault::Blackout { datacenter, .. }) => {
                 let all = self.common.setup.datacenters.clone();
                 let hit = all.iter().enumerate().filter(|(_, d)| **d == datacenter);

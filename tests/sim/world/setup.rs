@@ -8,20 +8,30 @@ use std::{
 
 use echonet_archive::keeper::{KeeperConfig, Key, Placed};
 use echonet_protocol::{
-    identity::NodeId,
+    bytes::{Nonce, ShardHash},
+    identity::{Identity, NodeId, Signed},
+    lease::{Lease, Receipt},
     machine::Draws,
     network::{NetworkId, Timing},
     node_descriptor::Labels,
+    params,
     placement::{Candidate, PlacementRequest, Site, Standing, place},
+    placement_record::{FirstPlacement, PlacementRecord},
     quiet::QuietHours,
-    segment::{Scheme, SegmentId},
+    segment::{Scheme, SegmentDescriptor, SegmentId},
     time::Epoch,
 };
+
+/// The epoch in which everything happens.
+pub(super) const EPOCH: Epoch = Epoch(10);
+/// The first epoch after all leases.
+const LEASED_UNTIL: Epoch = Epoch(1_000);
 
 /// A segment of some work.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) id: SegmentId,
+    pub(super) descriptor: SegmentDescriptor,
     pub(super) scheme: Scheme,
     pub(super) shard_bytes: u32,
 }
@@ -31,20 +41,42 @@ pub(super) struct Segment {
 pub(super) struct Placement {
     pub(super) key: Key,
     pub(super) segment: usize,
+    owner: Identity,
+    lease: Signed<Lease>,
 }
 
 /// A version of a placement.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Record {
     pub(super) placement: usize,
     pub(super) version: u64,
+    /// Grows with every record that takes another's place.
+    pub(super) sequence: u64,
     /// Who holds which shard, by ascending index.
     pub(super) holders: Vec<(u8, usize)>,
+    /// The record itself, where the agreement's own machines run; it was verified where it was
+    /// made, and nobody in these worlds forges one.
+    pub(super) proof: Option<Box<PlacementRecord>>,
 }
 
 impl Record {
     pub(super) fn index_of(&self, node: usize) -> Option<u8> {
         self.holders.iter().find(|(_, holder)| *holder == node).map(|(index, _)| *index)
+    }
+
+    /// Whether this takes the other's place.
+    pub(super) fn wins_over(&self, other: &Self) -> bool {
+        match (&self.proof, &other.proof) {
+            (Some(own), Some(others)) => own.wins_over(others),
+            _ => self.sequence > other.sequence,
+        }
+    }
+
+    /// Whether both say the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.placement, self.version, &self.holders)
+            == (other.placement, other.version, &other.holders)
+            && self.proof.as_ref().map(|p| p.hash()) == other.proof.as_ref().map(|p| p.hash())
     }
 
     pub(super) fn names(&self, node: usize) -> bool {
@@ -61,6 +93,11 @@ pub(super) struct Size {
     pub(super) joiners: usize,
     /// Segments.
     pub(super) segments: usize,
+    /// Whether holders agree by the agreement's own machines, which sign and verify; else a
+    /// model stands for them.
+    pub(super) has_voters: bool,
+    /// Whether nodes probe each other by the prober; else a model stands for it.
+    pub(super) has_probers: bool,
 }
 
 /// What all nodes of a world share.
@@ -69,6 +106,9 @@ pub(super) struct Setup {
     pub(super) network: NetworkId,
     pub(super) timing: Timing,
     pub(super) keeper: KeeperConfig,
+    pub(super) has_voters: bool,
+    pub(super) has_probers: bool,
+    pub(super) identities: Vec<Identity>,
     pub(super) ids: Vec<NodeId>,
     pub(super) numbers: BTreeMap<NodeId, usize>,
     pub(super) candidates: Vec<Candidate>,
@@ -89,7 +129,9 @@ impl Setup {
     pub(super) fn new(seed: u64, size: &Size, timing: Timing) -> Self {
         let mut draws = Draws::new(seed);
         let all = size.nodes + size.joiners;
-        let ids: Vec<NodeId> = (0..all).map(|_| NodeId(bytes(&mut draws))).collect();
+        let identities: Vec<Identity> =
+            (0..all).map(|_| Identity::from_secret(&bytes(&mut draws))).collect();
+        let ids: Vec<NodeId> = identities.iter().map(Identity::node_id).collect();
         let centers = 1 + draws.below(8);
         let datacenters: Vec<u64> = (0..all).map(|_| draws.below(centers)).collect();
         let sites = datacenters.iter().enumerate().map(|(n, center)| site(n, *center));
@@ -99,6 +141,9 @@ impl Setup {
             network: NetworkId(bytes(&mut draws)),
             keeper: KeeperConfig::of(&timing),
             timing,
+            has_voters: size.has_voters,
+            has_probers: size.has_probers,
+            identities,
             numbers: ids.iter().copied().zip(0..).collect(),
             ids,
             candidates,
@@ -117,32 +162,103 @@ impl Setup {
     }
 
     fn add_segment(&mut self, nodes: usize, draws: &mut Draws) {
-        let scheme = match draws.below(10) {
-            0 | 1 => Scheme::SMALL,
-            2 => Scheme { k: 4, m: 3, ..Scheme::DEFAULT },
-            3 if nodes >= 30 => Scheme { k: 10, m: 14, ..Scheme::DEFAULT },
-            _ => Scheme::DEFAULT,
-        };
+        let scheme = self.scheme(nodes, draws);
         let shard_bytes = if scheme.k == 1 { 16 << 10 } else { 1 << 20 };
-        let (segment, id) = (self.segments.len(), SegmentId(bytes(draws)));
-        self.segments.push(Segment { id, scheme, shard_bytes });
+        let copy = ShardHash(bytes(draws));
+        let hash = |_| if scheme.k == 1 { copy } else { ShardHash(bytes(draws)) };
+        let shards = (0..scheme.n()).map(hash).collect();
+        let (v, length) = (params::FORMAT_VERSION, shard_bytes * u32::from(scheme.k));
+        let descriptor = SegmentDescriptor { v, scheme, length, shards };
+        let (segment, id) = (self.segments.len(), descriptor.segment_id());
+        self.segments.push(Segment { id, descriptor, scheme, shard_bytes });
         self.by_segment.insert(id, segment);
         self.of_segment.push(Vec::new());
         let owners = if draws.below(8) == 0 { 2 } else { 1 };
         for _ in 0..owners {
-            let key = Key { segment: id, owner: NodeId(bytes(draws)) };
-            let placement = self.placements.len();
-            self.placements.push(Placement { key, segment });
-            self.by_key.insert(key, placement);
-            self.of_segment[segment].push(placement);
-            let first = self.first_record(placement, nodes, draws);
-            self.first.push(Rc::new(first));
+            self.add_placement(segment, nodes, draws);
         }
+    }
+
+    /// Signatures take their time: where they are real, most segments have few holders.
+    fn scheme(&self, nodes: usize, draws: &mut Draws) -> Scheme {
+        let middle = Scheme { k: 4, m: 3, ..Scheme::DEFAULT };
+        match (self.has_voters, draws.below(10)) {
+            (true, 0) | (false, 3..) => Scheme::DEFAULT,
+            (true, 1..=3) | (false, 0) => Scheme::SMALL,
+            (false, 1) if nodes >= 30 => Scheme { k: 10, m: 14, ..Scheme::DEFAULT },
+            _ => middle,
+        }
+    }
+
+    fn add_placement(&mut self, segment: usize, nodes: usize, draws: &mut Draws) {
+        let owner = Identity::from_secret(&bytes(draws));
+        let id = self.segments[segment].id;
+        let key = Key { segment: id, owner: owner.node_id() };
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&draws.next_u64().to_be_bytes());
+        let lease = Lease {
+            v: params::FORMAT_VERSION,
+            network: self.network,
+            segment: id,
+            owner: key.owner,
+            from: Epoch(1),
+            until: LEASED_UNTIL,
+            grant: None,
+            nonce: Nonce(nonce),
+            standing: false,
+        };
+        let placement = self.placements.len();
+        let lease = Signed::new(&owner, lease);
+        self.placements.push(Placement { key, segment, owner, lease });
+        self.by_key.insert(key, placement);
+        self.of_segment[segment].push(placement);
+        let first = self.first_record(placement, nodes, draws);
+        self.first.push(Rc::new(first));
+    }
+
+    /// A holder's word that a shard is durable with it.
+    pub(super) fn receipt(
+        &self,
+        placement: usize,
+        index: u8,
+        holder: usize,
+        placement_version: u64,
+    ) -> Signed<Receipt> {
+        let Placement { lease, segment, .. } = &self.placements[placement];
+        let Segment { id, descriptor, shard_bytes, .. } = &self.segments[*segment];
+        let body = Receipt {
+            v: params::FORMAT_VERSION,
+            network: self.network,
+            lease: lease.hash(),
+            segment: *id,
+            index,
+            shard: descriptor.shards[usize::from(index)],
+            length: *shard_bytes,
+            holder: self.ids[holder],
+            from: lease.body.from,
+            until: lease.body.until,
+            placement_version,
+        };
+        Signed::new(&self.identities[holder], body)
+    }
+
+    /// What the agreement's machines made, by the numbers of this world.
+    pub(super) fn record_of(&self, proof: PlacementRecord) -> Option<Record> {
+        let key = Key { segment: proof.body.segment, owner: proof.body.owner };
+        let number = |(index, id): &(u8, NodeId)| Some((*index, *self.numbers.get(id)?));
+        let holders: Option<Vec<(u8, usize)>> = proof.body.holders.iter().map(number).collect();
+        Some(Record {
+            placement: *self.by_key.get(&key)?,
+            version: proof.body.version,
+            sequence: proof.sequence(),
+            holders: holders?,
+            proof: Some(Box::new(proof)),
+        })
     }
 
     /// Where the publisher put it: now and then on no more than the write quorum.
     fn first_record(&self, placement: usize, nodes: usize, draws: &mut Draws) -> Record {
-        let Segment { id, scheme, .. } = self.segments[self.placements[placement].segment];
+        let Segment { id, scheme, .. } = *self.segment_of(placement);
         let request = PlacementRequest {
             network: self.network,
             segment: id,
@@ -162,7 +278,16 @@ impl Setup {
                 holders.remove(at);
             }
         }
-        Record { placement, version: 1, holders }
+        if !self.has_voters {
+            return Record { placement, version: 1, sequence: 1, holders, proof: None };
+        }
+        let Placement { owner, lease, segment, .. } = &self.placements[placement];
+        let receipts = holders.iter().map(|(i, n)| self.receipt(placement, *i, *n, 1)).collect();
+        let descriptor = self.segments[*segment].descriptor.clone();
+        let first = FirstPlacement { descriptor, lease: lease.clone(), grant: None, receipts };
+        let proof = Box::new(PlacementRecord::first(owner, first));
+        let sequence = proof.sequence();
+        Record { placement, version: 1, sequence, holders, proof: Some(proof) }
     }
 
     /// Room for what each holds, and for about half as much again.
@@ -187,7 +312,7 @@ impl Setup {
         Placed {
             key: self.placements[record.placement].key,
             version: record.version,
-            sequence: record.version,
+            sequence: record.sequence,
             scheme,
             shard_bytes,
             holders: record.holders.iter().map(|(i, n)| (*i, self.ids[*n])).collect(),
@@ -225,6 +350,6 @@ fn candidate(node: NodeId, site: Site, draws: &mut Draws) -> Candidate {
         load_permille: draws.below(500) as u16,
         reliability_permille: 900 + draws.below(100) as u16,
         latency_ms: 5 + draws.below(60) as u32,
-        quiet: QuietHours::default(),
+        quiet: QuietHours::NONE,
     }
 }

@@ -2,6 +2,8 @@
 //! tell. Stands for the node's flow; what it decides is left to placement and to
 //! the agreement.
 
+mod proposing;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -9,14 +11,16 @@ use std::{
 
 use echonet_archive::keeper::{Outcome, Task as Wanted};
 use echonet_protocol::{
-    identity::NodeId,
-    machine::{Draws, Millis},
+    agreement::{self, Proposer},
+    identity::{NodeId, Signed},
+    lease::Receipt,
+    machine::{Draws, Machine, Millis},
     placement::{Candidate, PlacementRequest, place},
 };
 
 use super::{
     agreement::Answer,
-    message::{Bytes, Message, Notice},
+    message::{Bytes, Message},
     node::{Out, SimNode, way_ms},
     setup::Record,
 };
@@ -29,10 +33,11 @@ const LOOK_MS: u64 = 500;
 const TASK_MS_MAX: u64 = 60_000;
 
 /// What moves a task on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Step {
     Shard { from: usize, index: u8, bytes: Bytes },
-    Receipt { from: usize, index: u8, is_kept: bool },
+    Receipt { from: usize, index: u8, is_kept: bool, receipt: Option<Rc<Signed<Receipt>>> },
+    Voted { from: usize, answer: Rc<agreement::Answer> },
     Tick,
 }
 
@@ -41,6 +46,7 @@ enum Phase {
     Claim,
     Read,
     Put,
+    Agree,
 }
 
 /// See the module's documentation.
@@ -60,12 +66,14 @@ pub(super) struct Task {
     useless: BTreeSet<u8>,
     /// Who is to keep which shard, and since when that is awaited.
     targets: BTreeMap<u8, (usize, Millis)>,
-    receipts: BTreeMap<u8, usize>,
+    receipts: BTreeMap<u8, (usize, Option<Rc<Signed<Receipt>>>)>,
     refused: BTreeSet<usize>,
     /// No further node was found for these.
     unplaced: BTreeSet<u8>,
     bytes: u64,
     draws: Draws,
+    /// Where agreements are real.
+    proposer: Option<Box<Proposer>>,
 }
 
 impl Task {
@@ -92,6 +100,7 @@ impl Task {
             unplaced: BTreeSet::new(),
             bytes: 0,
             draws: Draws::new(seed),
+            proposer: None,
         }
     }
 
@@ -125,18 +134,35 @@ impl Task {
         step: Step,
         io: &mut Out<'_>,
     ) -> Option<Outcome> {
-        self.wake = node.now.after(LOOK_MS);
         if node.now >= self.until {
             return Some(self.give_up(node, Outcome::Failed));
         }
         match step {
             Step::Shard { from, index, bytes } => self.shard(node, from, index, bytes),
-            Step::Receipt { from, index, is_kept } => self.receipt(from, index, is_kept),
-            Step::Tick => {}
+            Step::Receipt { from, index, is_kept, receipt } => {
+                self.receipt(from, index, is_kept, receipt);
+            }
+            Step::Voted { from, answer } => self.voted(node, from, &answer),
+            Step::Tick => self.tick_proposer(node),
         }
-        if self.phase == Phase::Claim
-            && let Some(outcome) = self.claim(node, io)
-        {
+        let outcome = self.go_on(node, io);
+        let proposer = self.proposer.as_ref().and_then(|proposer| proposer.timeout());
+        let look = node.now.after(LOOK_MS);
+        self.wake = proposer.map_or(look, |at| at.min(look)).max(node.now.after(1));
+        outcome
+    }
+
+    fn go_on(&mut self, node: &mut SimNode, io: &mut Out<'_>) -> Option<Outcome> {
+        if self.phase == Phase::Claim && self.proposer.is_none() {
+            let outcome = match node.setup().has_voters {
+                true => self.begin_proposer(node),
+                false => self.claim(node, io),
+            };
+            if outcome.is_some() {
+                return outcome;
+            }
+        }
+        if let Some(outcome) = self.drive(node, io) {
             return Some(outcome);
         }
         if self.phase == Phase::Read
@@ -144,10 +170,12 @@ impl Task {
         {
             return Some(outcome);
         }
-        if self.phase == Phase::Put {
-            return self.put(node, io);
+        if self.phase == Phase::Put
+            && let Some(outcome) = self.put(node, io)
+        {
+            return Some(outcome);
         }
-        None
+        self.drive(node, io)
     }
 
     fn give_up(&self, node: &SimNode, outcome: Outcome) -> Outcome {
@@ -255,13 +283,19 @@ impl Task {
         None
     }
 
-    fn receipt(&mut self, from: usize, index: u8, is_kept: bool) {
+    fn receipt(
+        &mut self,
+        from: usize,
+        index: u8,
+        is_kept: bool,
+        receipt: Option<Rc<Signed<Receipt>>>,
+    ) {
         if self.targets.get(&index).is_none_or(|(target, _)| *target != from) {
             return;
         }
         self.targets.remove(&index);
         if is_kept {
-            self.receipts.insert(index, from);
+            self.receipts.insert(index, (from, receipt));
         } else {
             self.refused.insert(from);
         }
@@ -292,6 +326,10 @@ impl Task {
         if self.receipts.is_empty() {
             return Some(self.give_up(node, Outcome::Failed));
         }
+        if node.setup().has_voters {
+            self.propose(node);
+            return None;
+        }
         self.agree(node, io)
     }
 
@@ -309,7 +347,7 @@ impl Task {
     fn choose(&mut self, node: &SimNode, open: &[u8], io: &mut Out<'_>) {
         let setup = node.setup();
         let segment = setup.segment_of(self.record.placement);
-        let taken = self.receipts.iter().map(|(i, n)| (*i, *n));
+        let taken = self.receipts.iter().map(|(i, (n, _))| (*i, *n));
         let taken = taken.chain(self.targets.iter().map(|(i, (n, _))| (*i, *n)));
         let already: BTreeMap<u8, NodeId> = self
             .staying()
@@ -361,7 +399,7 @@ impl Task {
 
     /// The next version: who stays, who is new, and who is lost but replaced by nobody.
     fn agree(&mut self, node: &mut SimNode, io: &mut Out<'_>) -> Option<Outcome> {
-        let new: BTreeSet<usize> = self.receipts.values().copied().collect();
+        let new: BTreeSet<usize> = self.receipts.values().map(|(n, _)| *n).collect();
         let mut holders: BTreeMap<u8, usize> = self
             .record
             .holders
@@ -369,10 +407,11 @@ impl Task {
             .filter(|(_, holder)| !new.contains(holder))
             .copied()
             .collect();
-        holders.extend(self.receipts.iter().map(|(i, n)| (*i, *n)));
+        holders.extend(self.receipts.iter().map(|(i, (n, _))| (*i, *n)));
         let (placement, version) = (self.record.placement, self.record.version + 1);
         let holders = holders.into_iter().collect();
-        let next = Rc::new(Record { placement, version, holders });
+        let next = Record { placement, version, sequence: version, holders, proof: None };
+        let next = Rc::new(next);
         let (live, quorum) = self.quorum(node, io);
         let common = Rc::clone(&node.common);
         let answer = common.oracle.borrow_mut().commit(&self.record, &next, live, quorum);
@@ -385,13 +424,7 @@ impl Task {
             Answer::Busy => return Some(self.give_up(node, Outcome::Yielded)),
             Answer::Few => return Some(self.give_up(node, Outcome::Failed)),
         }
-        io.note(Notice::Committed(Rc::clone(&next)));
-        let all: BTreeSet<usize> =
-            self.record.holders.iter().chain(&next.holders).map(|(_, n)| *n).collect();
-        for to in all.into_iter().filter(|to| *to != node.own) {
-            io.send(to, Message::Record(Rc::clone(&next)), 0);
-        }
-        node.learn(&next, io);
+        self.announce(node, &next, io);
         Some(Outcome::Committed)
     }
 }

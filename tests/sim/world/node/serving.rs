@@ -25,7 +25,7 @@ impl SimNode {
         &mut self,
         from: usize,
         shards: &[(usize, u8)],
-        versions: &[(usize, u64)],
+        versions: &[Rc<Record>],
         io: &mut Out<'_>,
     ) {
         if self.nature.stalls {
@@ -41,23 +41,24 @@ impl SimNode {
             })
             .collect();
         io.send(from, Message::Has(Rc::new(has)), 0);
-        for (placement, version) in versions {
-            match self.known.get(placement) {
-                Some(known) if known.version > *version => {
+        for theirs in versions {
+            let placement = theirs.placement;
+            match self.known.get(&placement) {
+                Some(known) if known.wins_over(theirs) => {
                     io.send(from, Message::Record(Rc::clone(known)), 0);
                 }
-                Some(known) if known.version == *version => {}
-                _ => io.send(from, Message::Tell { placement: *placement }, 0),
+                Some(known) if known.is_same(theirs) => {}
+                _ => io.send(from, Message::Tell { placement }, 0),
             }
         }
     }
 
     /// Whether it knows of every placement of a segment that the asker knows of: the shard may
     /// be kept for another one only, and go when that one moves on.
-    fn knows_all(&self, segment: usize, versions: &[(usize, u64)]) -> bool {
+    fn knows_all(&self, segment: usize, versions: &[Rc<Record>]) -> bool {
         let of = &self.setup().of_segment[segment];
-        let asked = versions.iter().filter(|(placement, _)| of.contains(placement));
-        asked.into_iter().all(|(placement, _)| self.known.contains_key(placement))
+        let mut asked = versions.iter().filter(|record| of.contains(&record.placement));
+        asked.all(|record| self.known.contains_key(&record.placement))
     }
 
     pub(super) fn read(
@@ -94,7 +95,13 @@ impl SimNode {
         if self.nature.stalls {
             return;
         }
-        let answer = |is_kept| Message::Receipt { nonce, index, is_kept };
+        let (placement, version) = (record.placement, record.version + 1);
+        let sign = || self.setup().receipt(placement, index, self.own, version);
+        let receipt = self.setup().has_voters.then(|| Rc::new(sign()));
+        let answer = |is_kept| {
+            let receipt = receipt.clone().filter(|_| is_kept);
+            Message::Receipt { nonce, index, is_kept, receipt }
+        };
         if self.nature.forgets {
             io.send(from, answer(true), 0);
             return;
@@ -109,7 +116,6 @@ impl SimNode {
             io.send(from, answer(false), 0);
             return;
         }
-        let (placement, version) = (record.placement, record.version + 1);
         let shard = Shard { is_right, bytes };
         self.disk.write(Write::Shard { segment, index, shard, placement, version });
         self.learn_of(record);
@@ -119,7 +125,7 @@ impl SimNode {
     /// Remembers where to ask later about a placement that may name this node soon.
     fn learn_of(&mut self, record: &Rc<Record>) {
         let known = self.known.get(&record.placement);
-        if known.is_none_or(|known| known.version < record.version) {
+        if known.is_none_or(|known| record.wins_over(known)) {
             self.known.insert(record.placement, Rc::clone(record));
             self.disk.write(Write::Record(Rc::clone(record)));
             self.hold(record);
