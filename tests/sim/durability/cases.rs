@@ -56,7 +56,7 @@ fn case(scheme: Scheme, thresholds: Thresholds, churn: Churn) -> Case {
         policy: thresholds.policy(scheme),
         churn,
         nodes: 10_000,
-        segments: if scheme.n() > 64 { 4_000 } else { 20_000 },
+        segments: if scheme.n() > 64 { 2_000 } else { 8_000 },
         years: years_to_play(scheme, churn),
         segment_bytes: if small { SMALL_SEGMENT_BYTES } else { SEGMENT_BYTES },
         repair_h: SETUP_H,
@@ -89,7 +89,7 @@ fn stressed(
     scenario.repair_h = STRESSED_REPAIR_H;
     (scenario.node_bytes_per_s, scenario.held_bytes) = (1 << 40, 0);
     scenario.vetting_h = 0.0;
-    scenario.segments = if segment_years > 10_000.0 { 20_000 } else { 2_000 };
+    scenario.segments = (2.0 * segment_years).clamp(200.0, 20_000.0) as usize;
     scenario.years = segment_years / scenario.segments as f64;
     case.judged = churn.tail == Tail::Exponential;
     case
@@ -126,21 +126,21 @@ pub fn stressed_cases(size: Size) -> Vec<Case> {
     }
     let heavy = Churn { tail: Tail::Heavy, ..year };
     let cases = vec![
-        stressed(small, Design, year, 5.0, 2_000.0),
-        stressed(small, Design, year, 10.0, 8_000.0),
-        stressed(small, Design, year, 15.0, 24_000.0),
-        stressed(ten, Design, year, 20.0, 2_000.0),
-        stressed(ten, Design, year, 40.0, 8_000.0),
-        stressed(ten, Design, year, 60.0, 20_000.0),
-        stressed(ten, Eager, year, 20.0, 2_000.0),
-        stressed(ten, Lazy, year, 20.0, 1_000.0),
-        stressed(ten, Lazy, year, 60.0, 10_000.0),
-        stressed(WIDE, Design, year, 10.0, 1_000.0),
-        stressed(WIDE, Design, year, 20.0, 15_000.0),
-        stressed(WIDE, Design, Churn::DESKTOPS, 15.0, 4_000.0),
-        stressed(STORJ, Storj(35), year, 20.0, 1_000.0),
-        stressed(STORJ, Storj(35), year, 40.0, 16_000.0),
-        stressed(ten, Design, heavy, 20.0, 8_000.0),
+        stressed(small, Design, year, 5.0, 500.0),
+        stressed(small, Design, year, 8.0, 2_000.0),
+        stressed(small, Design, year, 12.0, 8_000.0),
+        stressed(ten, Design, year, 20.0, 400.0),
+        stressed(ten, Design, year, 40.0, 3_000.0),
+        stressed(ten, Design, year, 60.0, 14_000.0),
+        stressed(ten, Eager, year, 15.0, 1_000.0),
+        stressed(ten, Lazy, year, 20.0, 100.0),
+        stressed(ten, Lazy, year, 60.0, 4_000.0),
+        stressed(WIDE, Design, year, 10.0, 300.0),
+        stressed(WIDE, Design, year, 18.0, 6_000.0),
+        stressed(WIDE, Design, Churn::DESKTOPS, 15.0, 1_500.0),
+        stressed(STORJ, Storj(35), year, 20.0, 600.0),
+        stressed(STORJ, Storj(35), year, 30.0, 3_000.0),
+        stressed(ten, Design, heavy, 20.0, 4_000.0),
     ];
     numbered(cases, 100, size)
 }

@@ -38,7 +38,7 @@ pub struct Churn {
 impl Churn {
     /// Storj's network, June 2023, after a cut of its payouts: 634 nodes went
     /// offline and 88 left gracefully of 22,491 in a month, 3.2 % (its forum,
-    /// thread 24124). Its operators are asked for 99.3 % of the time.
+    /// thread 24124). On and off are ours.
     pub const STORJ_2023: Self = Self {
         name: "Storj 2023: 31 months, 99 % on",
         lifetime_h: 31.0 * 730.5,
@@ -47,7 +47,7 @@ impl Churn {
         tail: Tail::Exponential,
     };
     /// What Storj's white paper planned with (12 months), at the least online
-    /// score with which EchoNet promises 10+6.
+    /// score with which EchoNet promises 10+6; session lengths are ours.
     pub const YEAR: Self = Self {
         name: "white paper: 12 months, 95 % on",
         lifetime_h: 12.0 * 730.5,
