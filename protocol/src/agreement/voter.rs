@@ -317,14 +317,13 @@ impl Voter {
     ) -> Result<Current<'a>, Answer> {
         let read: PlacementRecord =
             codec::decode(Placement::KIND, bytes, Placement::BYTES_MAX).map_err(Answer::no)?;
+        let name = |r: &PlacementRecord| (r.body.segment, r.body.owner);
+        let known = known.filter(|known| name(known) == name(&read));
         if let Some(known) = known.filter(|known| known.body == read.body) {
             return Ok(Current { record: Cow::Borrowed(known), is_new: false });
         }
         let own = self.identity.node_id();
-        let is_of_known = |known: &&PlacementRecord| {
-            (known.body.segment, known.body.owner) == (read.body.segment, read.body.owner)
-        };
-        if let Some(newer) = known.filter(is_of_known).filter(|known| known.wins_over(&read)) {
+        if let Some(newer) = known.filter(|known| known.wins_over(&read)) {
             return Err(Answer::Newer { record: newer.encode().into() });
         }
         read.verify(&self.network).map_err(Answer::no)?;
