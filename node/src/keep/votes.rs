@@ -18,7 +18,7 @@ use echonet_protocol::{
     agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput},
     identity::NodeId,
     message::{Refusal, RefusalCode},
-    placement::{Site, survives_datacenter},
+    placement::{Candidate, Site, datacenter_name, survives_datacenter},
     placement_record::PlacementRecord,
     segment::SegmentId,
     time::Epoch,
@@ -30,7 +30,7 @@ use super::{
     ballots::{Ballots, Change},
     own_record, task,
 };
-use crate::{core::Core, serve, serve::refuse};
+use crate::{core::Core, flow::publish::store::snapshot, serve, serve::refuse};
 
 /// Questions that wait, at most; further ones are told to come back.
 const QUESTIONS_MAX: usize = 512;
@@ -193,6 +193,11 @@ impl Facts for Observed<'_> {
 
     fn site(&self, node: &NodeId) -> Option<Site> {
         task::site_of(self.core, node)
+    }
+
+    fn elsewhere(&self, datacenter: &str) -> usize {
+        let takes = |c: &&Candidate| c.accepts && datacenter_name(&c.site) != datacenter;
+        snapshot(self.core).iter().filter(takes).count()
     }
 }
 

@@ -31,6 +31,12 @@ pub trait Facts {
 
     /// Where a node is, if that is known.
     fn site(&self, node: &NodeId) -> Option<Site>;
+
+    /// How many nodes that take shards are known to be outside a datacenter; more than
+    /// any n where nobody counts them.
+    fn elsewhere(&self, _datacenter: &str) -> usize {
+        usize::MAX
+    }
 }
 
 /// How many of a version's holders are reachable.
@@ -107,17 +113,20 @@ pub(super) fn check_change(
     check_datacenters(record, change, facts)
 }
 
-/// Never more than m shards in one datacenter, unless it was so before.
+/// Never more than m shards in one datacenter, unless it was so before or there are too
+/// few nodes elsewhere: where there is no better place, a worse one is better than none.
 fn check_datacenters(
     record: &PlacementRecord,
     change: &Change,
     facts: &dyn Facts,
 ) -> Result<(), String> {
     let (before, after) = (count(&record.body.holders, facts), count(&change.holders, facts));
-    let m = usize::from(record.descriptor.scheme.m);
+    let scheme = record.descriptor.scheme;
+    let m = usize::from(scheme.m);
     after.into_iter().try_for_each(|(datacenter, shards)| {
         let was = before.get(&datacenter).copied().unwrap_or(0);
-        ensure(shards <= m.max(was), || {
+        let most = scheme.n().saturating_sub(facts.elsewhere(&datacenter));
+        ensure(shards <= m.max(was).max(most), || {
             format!("{shards} shards in datacenter {datacenter:?}; at most {m}")
         })
     })

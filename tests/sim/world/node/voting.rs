@@ -15,7 +15,7 @@ use echonet_protocol::{
     agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow},
     identity::NodeId,
     machine::Millis,
-    placement::{Site, survives_datacenter},
+    placement::{Site, datacenter_name, survives_datacenter},
     placement_record::PlacementRecord,
     segment::SegmentId,
     time::Epoch,
@@ -120,6 +120,15 @@ impl Facts for Observed<'_> {
     fn site(&self, node: &NodeId) -> Option<Site> {
         let number = self.node.setup().numbers.get(node)?;
         Some(self.node.setup().candidates[*number].site.clone())
+    }
+
+    fn elsewhere(&self, datacenter: &str) -> usize {
+        let sites = self.node.setup().candidates.iter().map(|candidate| &candidate.site);
+        let members = self.node.common.members.borrow();
+        let takes = sites.zip(members.iter()).enumerate().filter(|(number, (site, joined))| {
+            **joined && self.node.may_reach(*number) && datacenter_name(site) != datacenter
+        });
+        takes.count()
     }
 }
 
