@@ -99,7 +99,7 @@ fn ranked(wanted: u64, scheme: Scheme) -> u8 {
             let at = rig.started.first().map_or(u64::MAX, |(at, ..)| at.0);
             at >= due_ms + wanted * step_ms && at < due_ms + (wanted + 1) * step_ms
         })
-        .unwrap()
+        .expect("such a node")
 }
 
 #[test]

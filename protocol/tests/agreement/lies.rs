@@ -83,8 +83,8 @@ impl Lies {
         let Some(plot) = self.plots.get_mut(usize::try_from(proposal).unwrap()) else { return };
         match answer {
             Answer::Promise { promise, locked } if promise.body.ballot == plot.ballot => {
-                plot.promises.insert(id(from), promise);
-                self.shown.extend(locked);
+                plot.promises.insert(id(from), *promise);
+                self.shown.extend(locked.map(|locked| *locked));
             }
             Answer::Backing(backing) => {
                 let Some(body) = plot.asked.get(&id(from)) else { return };

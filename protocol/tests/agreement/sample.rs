@@ -63,6 +63,7 @@ impl Placed {
             until: Epoch(1000),
             grant: None,
             nonce: Nonce([k; 16]),
+            standing: false,
         };
         let lease = Signed::new(&owner(), body);
         let receipts =

@@ -28,7 +28,7 @@ fn no(answer: Answer) -> String {
 
 fn promised(answer: Answer) -> Signed<Promise> {
     let Answer::Promise { promise, .. } = answer else { panic!("{answer:?}") };
-    promise
+    *promise
 }
 
 /// Promises of some nodes that they signed nothing.
@@ -160,7 +160,7 @@ fn what_was_signed_is_shown_and_goes_on() {
     locked.verify(first).unwrap();
 
     let mut all = promises(first, &[1, 4], 129);
-    all.push(shown);
+    all.push(*shown);
     all.sort_by_key(|p| p.body.acceptor);
     // To this voter the shard is not lost; but it may be agreed on already.
     let mut voter = Sure::new(4, Some(first), Known::default());
@@ -192,7 +192,7 @@ fn nothing_is_signed_without_a_quorum_that_backs_it() {
         change(&mut proof);
         proof
     };
-    assert!(no(ask(&one, &with(&|p| drop(p.backings.pop())))).contains("2 backings"));
+    assert!(no(ask(&one, &with(&|p| p.backings.truncate(2)))).contains("2 backings"));
     let twice = with(&|p| p.backings[1] = p.backings[0].clone());
     assert!(no(ask(&one, &twice)).contains("out of order"));
     assert!(no(ask(&one, &with(&|p| p.ballot = 128))).contains("does not verify"));

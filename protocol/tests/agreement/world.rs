@@ -126,7 +126,7 @@ impl World {
             holders: BTreeMap::new(),
             dead: dead.iter().copied().collect(),
             bare: BTreeSet::new(),
-            hold_ms: if seed % 4 == 0 { 300 } else { 0 },
+            hold_ms: if seed.is_multiple_of(4) { 300 } else { 0 },
             lies: Lies::new(liars),
             faults,
             next_free: k + m,

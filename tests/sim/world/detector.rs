@@ -13,7 +13,7 @@ use super::{node::Out, setup::Setup};
 /// See the module's documentation.
 pub(super) enum Detector {
     /// Sends nothing.
-    Model(Model),
+    Model(Box<Model>),
     /// The node's own machine.
     Prober(Box<Probing>),
 }
@@ -28,7 +28,7 @@ pub(super) struct Seen {
 
 impl Detector {
     pub(super) fn model(timing: &Timing, seed: u64) -> Self {
-        Self::Model(Model::new(timing, seed))
+        Self::Model(Box::new(Model::new(timing, seed)))
     }
 
     pub(super) fn prober(now: Millis, timing: &Timing, seed: u64) -> Self {
@@ -46,13 +46,6 @@ impl Detector {
         match self {
             Self::Model(model) => model.unwatch(setup.numbers[&id]),
             Self::Prober(probing) => probing.unwatch(setup.numbers[&id], id, now),
-        }
-    }
-
-    /// Somebody says that a node is gone.
-    pub(super) fn hint(&mut self, id: NodeId, now: Millis) {
-        if let Self::Prober(probing) = self {
-            probing.hint(id, now);
         }
     }
 

@@ -178,7 +178,7 @@ impl Judge {
         let before = Rc::clone(&self.newest[placement]);
         let known = self.committed.entry((placement, record.version));
         let first = Rc::clone(known.or_insert_with(|| Rc::clone(record)));
-        if !first.is_same(record) && !(is_weak(record) || is_weak(&first)) {
+        if !(first.is_same(record) || is_weak(record) || is_weak(&first)) {
             let (one, other) = (&first.holders, &record.holders);
             let detail = format!("version {}: {one:?}, {other:?}", record.version);
             self.blame("a version was committed twice", now, Some(placement), detail);

@@ -43,7 +43,7 @@ impl Script {
     pub(super) fn new(seed: u64, nodes: usize) -> Self {
         let mut draws = Draws::new(seed);
         let joiners = 2 + nodes / 10;
-        let has_voters = seed % 2 == 0 && nodes <= FULL_NODES_MAX;
+        let has_voters = seed.is_multiple_of(2) && nodes <= FULL_NODES_MAX;
         let segments = if has_voters { nodes } else { nodes * 3 / 2 };
         let has_probers = nodes <= FULL_NODES_MAX;
         let size = Size { nodes, joiners, segments, has_voters, has_probers };

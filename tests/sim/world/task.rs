@@ -66,7 +66,7 @@ pub(super) struct Task {
     useless: BTreeSet<u8>,
     /// Who is to keep which shard, and since when that is awaited.
     targets: BTreeMap<u8, (usize, Millis)>,
-    receipts: BTreeMap<u8, (usize, Option<Rc<Signed<Receipt>>>)>,
+    receipts: BTreeMap<u8, Receipted>,
     refused: BTreeSet<usize>,
     /// No further node was found for these.
     unplaced: BTreeSet<u8>,
@@ -75,6 +75,9 @@ pub(super) struct Task {
     /// Where agreements are real.
     proposer: Option<Box<Proposer>>,
 }
+
+/// Who keeps a shard, and its receipt where agreements are real.
+type Receipted = (usize, Option<Rc<Signed<Receipt>>>);
 
 impl Task {
     pub(super) fn new(

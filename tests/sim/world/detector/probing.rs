@@ -50,10 +50,6 @@ impl Probing {
         self.prober.handle(now, ProberInput::Unwatch(id));
     }
 
-    pub(super) fn hint(&mut self, id: NodeId, now: Millis) {
-        self.prober.handle(now, ProberInput::Hint(id));
-    }
-
     pub(super) fn answered(&mut self, setup: &Setup, number: usize, nonce: u64, now: Millis) {
         if self.asked.get(&number).is_some_and(|(asked, _)| *asked == nonce) {
             self.asked.remove(&number);
