@@ -3,6 +3,8 @@
 //! Every answer is checked for its kind here and for its meaning by the caller;
 //! shard and content bytes are verified before this module returns them.
 
+mod answers;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -25,12 +27,10 @@ use echonet_protocol::{
     time::{Epoch, UnixSeconds},
 };
 
+use self::answers::{broken, done, finish, parse, receipt, senseless, unreachable};
 use crate::net::{
     address::NodeAddr,
-    node_protocol::{
-        pool::{ConnectionPool, RequestError},
-        stream::{NodeStream, StreamError},
-    },
+    node_protocol::{pool::ConnectionPool, stream::NodeStream},
 };
 
 /// Bulk bytes read or written at once.
@@ -556,52 +556,4 @@ async fn within<T>(
     tokio::time::timeout(Duration::from_millis(ms), call).await.unwrap_or_else(|_| {
         Err(CallError::Unreachable { node: *node, reason: format!("no answer within {ms} ms") })
     })
-}
-
-fn parse(node: &NodeId, frame: &[u8]) -> Result<Response, CallError> {
-    match message::decode_response(frame) {
-        // Cut again: the bound on reasons is the sender's word.
-        Ok(Response::Refused(Refusal { code, reason })) => {
-            Err(CallError::Refused { node: *node, refusal: Refusal::new(code, reason) })
-        }
-        Ok(Response::Unsupported { max }) => Err(CallError::Senseless {
-            node: *node,
-            reason: format!("it speaks protocol version {max} at most"),
-        }),
-        Ok(response) => Ok(response),
-        Err(e) => Err(CallError::Senseless { node: *node, reason: e.to_string() }),
-    }
-}
-
-fn receipt(node: &NodeId, response: Response) -> Result<Signed<Receipt>, CallError> {
-    match response {
-        Response::Receipt(receipt) => Ok(receipt),
-        other => Err(senseless(node, &other)),
-    }
-}
-
-fn done(node: &NodeId, response: Response) -> Result<usize, CallError> {
-    match response {
-        Response::Done(n) => Ok(n.into()),
-        other => Err(senseless(node, &other)),
-    }
-}
-
-fn senseless(node: &NodeId, response: &Response) -> CallError {
-    let mut reason = format!("{response:?}");
-    reason.truncate(reason.char_indices().nth(120).map_or(reason.len(), |(i, _)| i));
-    CallError::Senseless { node: *node, reason }
-}
-
-fn unreachable(node: &NodeId, error: &RequestError) -> CallError {
-    CallError::Unreachable { node: *node, reason: error.to_string() }
-}
-
-fn broken(node: &NodeId, error: &StreamError) -> CallError {
-    CallError::Unreachable { node: *node, reason: error.to_string() }
-}
-
-/// Tells the server that nothing follows. A stream that is gone already needs no telling.
-fn finish(stream: &mut NodeStream) {
-    stream.finish();
 }

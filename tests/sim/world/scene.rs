@@ -256,6 +256,22 @@ impl Scene {
         true
     }
 
+    /// A node's votes are gone; whether it ran.
+    fn lose_ballots(&mut self, node: usize) -> bool {
+        let ran = self.stop(node);
+        if let (true, Off::Down(disk)) = (ran, &mut self.off[node]) {
+            disk.ballots.clear();
+            disk.has_forgotten_votes = true;
+        }
+        ran
+    }
+
+    fn join(&mut self, node: usize) {
+        if matches!(self.off[node], Off::Never) {
+            self.start(node, Disk::new(self.common.setup.quota_bytes[node]));
+        }
+    }
+
     fn begins(&mut self, call: usize) {
         let Some((_, fault)) = self.plan.faults.get(call).cloned() else { return };
         let now = self.world.now;
@@ -274,14 +290,7 @@ impl Scene {
             Fault::Volume { node, of, part, down_ms } => {
                 self.lose_volume(node, of, part).then_some(down_ms)
             }
-            Fault::Ballots { node, down_ms } => {
-                let ran = self.stop(node);
-                if let (true, Off::Down(disk)) = (ran, &mut self.off[node]) {
-                    disk.ballots.clear();
-                    disk.has_forgotten_votes = true;
-                }
-                ran.then_some(down_ms)
-            }
+            Fault::Ballots { node, down_ms } => self.lose_ballots(node).then_some(down_ms),
             Fault::Rot { node, which } => {
                 self.rot(node, which);
                 None
@@ -303,9 +312,7 @@ impl Scene {
                 Some(ms)
             }
             Fault::Join { node } => {
-                if matches!(self.off[node], Off::Never) {
-                    self.start(node, Disk::new(self.common.setup.quota_bytes[node]));
-                }
+                self.join(node);
                 None
             }
             Fault::Drain { node } => {

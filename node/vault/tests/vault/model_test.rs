@@ -589,15 +589,12 @@ fn a_group_refused_by_a_full_disk_never_comes_back() {
 
 /// Whether some seed finds that a sync is missing.
 fn is_missed(site: SyncSite) -> bool {
-    if (0..50).any(|seed| refused_group_stays_refused(seed, Some(site)).is_err()) {
-        return true;
-    }
-    (0..SEEDS).any(|seed| World::run(seed, Some(site)).is_err())
+    (0..50).any(|seed| refused_group_stays_refused(seed, Some(site)).is_err())
+        || (0..SEEDS).any(|seed| World::run(seed, Some(site)).is_err())
 }
 
 #[test]
 fn every_sync_is_missed_when_it_is_gone() {
-    let unneeded: Vec<SyncSite> =
-        SyncSite::ALL.into_iter().filter(|site| !is_missed(*site)).collect();
+    let unneeded: Vec<_> = SyncSite::ALL.into_iter().filter(|site| !is_missed(*site)).collect();
     assert!(unneeded.is_empty(), "no test fails without {unneeded:?}");
 }
