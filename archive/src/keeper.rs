@@ -242,7 +242,7 @@ impl Keeper {
             self.repairing.remove(&key.segment);
             self.repairs.finish(&key.segment, bytes);
         }
-        let KeeperTiming { step_ms, retry_ms, .. } = self.config.timing;
+        let KeeperTiming { yield_ms, retry_ms, .. } = self.config.timing;
         if let Some(placement) = self.placements.get_mut(&key) {
             placement.is_running = false;
             match outcome {
@@ -250,7 +250,7 @@ impl Keeper {
                 Outcome::Yielded => {
                     // In the order of ranks again, or all that yielded come back at once.
                     let rank = placement.rank(key.segment, &self.peers);
-                    placement.pause(self.now, step_ms.saturating_mul(1 + rank), false);
+                    placement.pause(self.now, yield_ms.saturating_mul(1 + rank), false);
                 }
                 Outcome::Failed => placement.pause(self.now, retry_ms, true),
                 Outcome::Inconsistent => placement.is_inconsistent(),

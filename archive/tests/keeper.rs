@@ -4,6 +4,7 @@ use echonet_archive::keeper::{
     Keeper, KeeperConfig, KeeperInput, KeeperOutput, Key, Outcome, Placed, Presence, Task,
 };
 use echonet_protocol::{
+    agreement::VoterConfig,
     identity::NodeId,
     machine::{Machine, Millis},
     network::Timing,
@@ -272,4 +273,23 @@ fn a_draining_node_leaves_repairs_to_others() {
     assert_eq!(rig.keeper.counts().waiting, 2, "the repair and the hand-over");
     rig.pass(1_000);
     assert_eq!(rig.keeper.counts().waiting, 1, "the hand-over");
+}
+
+#[test]
+fn who_yielded_comes_back_when_nobody_is_kept_out_by_it() {
+    let hold_ms = VoterConfig::default().hold_ms;
+    let pause_ms = |rank| {
+        let number = ranked(rank, Scheme::DEFAULT);
+        let mut rig = Rig::new();
+        rig.put(KeeperInput::Held(placed(number, 1, Scheme::DEFAULT)));
+        rig.gone(12..=16);
+        rig.pass(200_000);
+        assert_eq!(rig.take().len(), 1);
+        let yielded = rig.now;
+        rig.done(number, Outcome::Yielded);
+        rig.pass(200_000);
+        rig.take()[0].0.since(yielded)
+    };
+    let (first, second) = (pause_ms(0), pause_ms(1));
+    assert!(first > hold_ms && second > first + hold_ms, "{first} {second}");
 }

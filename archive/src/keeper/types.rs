@@ -1,6 +1,7 @@
 //! What goes into and comes out of [`super::Keeper`].
 
 use echonet_protocol::{
+    agreement::VoterConfig,
     identity::NodeId,
     machine::Millis,
     network::Timing,
@@ -195,6 +196,9 @@ pub struct KeeperTiming {
     pub ask_ms: u64,
     /// The holder of rank r acts r of these later than that of rank 0.
     pub step_ms: u64,
+    /// The holder of rank r comes back r + 1 of these after it yielded: by then what it asked of
+    /// the others, and did not get, keeps nobody out any more.
+    pub yield_ms: u64,
     /// Before the first retry; doubles with each further, up to 64 times.
     pub retry_ms: u64,
 }
@@ -205,13 +209,16 @@ impl KeeperConfig {
     pub fn of(timing: &Timing) -> Self {
         let grace_ms = timing.grace_s.saturating_mul(1000);
         let probe_ms = timing.probe_s.saturating_mul(1000);
+        // Longer than a repair takes that nothing disturbs.
+        let step_ms = (grace_ms / 3).clamp(2_000, 600_000);
+        let hold_ms = VoterConfig::default().hold_ms;
         Self {
             grace_ms,
             timing: KeeperTiming {
                 scan_ms: probe_ms.clamp(250, 10_000) / 2,
                 ask_ms: grace_ms.max(1000),
-                // Longer than a repair takes that nothing disturbs.
-                step_ms: (grace_ms / 3).clamp(2_000, 600_000),
+                step_ms,
+                yield_ms: step_ms.max(hold_ms + hold_ms / 5),
                 retry_ms: (grace_ms / 5).clamp(1_000, 300_000),
             },
             repairs: Limits {
