@@ -83,7 +83,7 @@ pub(super) async fn unkeep(dir: &DataDir, args: WorkArgs, output: &Output) -> Se
         match state {
             Some("kept") => backend.service().unpublish(args.content_id.parse()?).await,
             Some("published" | "publishing") => Err(ServiceError::new(
-                "invalid",
+                "usage",
                 "this work is published from here: `echonet unpublish` takes it down",
             )),
             _ => Err(ServiceError::new("not_found", format!("{content} is not kept from here"))),

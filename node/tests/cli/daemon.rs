@@ -201,21 +201,22 @@ async fn id_prints_what_bootstrap_takes() {
 async fn a_work_of_somebody_elses_is_kept_and_only_a_kept_one_is_let_go() {
     let echonet = Echonet::new();
     let _daemon = Daemon::start(&echonet.data()).await;
-    let ran = run(&echonet, &["--json", "keep", ID]).await;
+    let other = content_id(5 * MIB);
+    let ran = run(&echonet, &["--json", "keep", &other]).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     let last = ran.last_json();
-    assert_eq!((&last["event"], &last["content_id"]), (&"kept".into(), &ID.into()));
+    assert_eq!((&last["event"], &last["content_id"]), (&"kept".into(), &other.as_str().into()));
     assert_eq!((&last["receipts"]["have"], &last["segments"]), (&30.into(), &2.into()));
-    let words = run(&echonet, &["keep", ID]).await.stdout;
+    let words = run(&echonet, &["keep", &other]).await.stdout;
     assert_eq!(
         words,
         format!(
-            "kept: {ID}\n5 bytes in 2 segments, 30 of 32 shards leased by you; their holders renew \
+            "kept: {other}\n5 bytes in 2 segments, 30 of 32 shards leased by you; their holders renew \
              the leases while your grant lasts\n"
         )
     );
 
-    let ran = run(&echonet, &["unkeep", ID]).await;
+    let ran = run(&echonet, &["unkeep", &other]).await;
     assert_eq!(ran.code, 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("is not kept from here"), "{}", ran.stderr);
     let ran = run(&echonet, &["unkeep", &content_id(MIB)]).await;

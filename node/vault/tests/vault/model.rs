@@ -217,3 +217,14 @@ pub(crate) fn record(place: (u64, u64), sequence: u64) -> Vec<u8> {
 pub(crate) fn uncharged(leases: &[StoredLease]) -> Vec<StoredLease> {
     leases.iter().map(|lease| StoredLease { grant_used: 0, ..*lease }).collect()
 }
+
+/// What a change is about: a shard, a segment's placement, or everything.
+pub(crate) fn touches(change: Change) -> (u8, u64) {
+    match change {
+        Change::Put { number, .. } | Change::End { number, .. } | Change::Seal { number, .. } => {
+            (0, number)
+        }
+        Change::Place { segment, owner_id, .. } => (1, 2 * segment + owner_id),
+        Change::Collect => (2, 0),
+    }
+}

@@ -3,7 +3,7 @@
 //! refused must not, and nothing may be wrong. Run again with the syncs of one call site ignored,
 //! the same test must fail: each sync is there for a reason.
 use crate::fake_disk::Machine;
-use crate::model::{Change, Model, SHARD_NUMBERS, places, record, uncharged};
+use crate::model::{Change, Model, SHARD_NUMBERS, places, record, touches, uncharged};
 use crate::support::{key, lease, meta, placement_key, shard, small_config};
 use echonet_vault::{
     CollectReport, IndexState, LeaseMeta, OpenError, Pool, PutRequest, ReadError, RecoveryReport,
@@ -534,17 +534,6 @@ impl World {
             world.step()?;
         }
         world.crash()
-    }
-}
-
-/// What a change is about: a shard, a segment's placement, or everything.
-fn touches(change: Change) -> (u8, u64) {
-    match change {
-        Change::Put { number, .. } | Change::End { number, .. } | Change::Seal { number, .. } => {
-            (0, number)
-        }
-        Change::Place { segment, owner_id, .. } => (1, 2 * segment + owner_id),
-        Change::Collect => (2, 0),
     }
 }
 
