@@ -84,9 +84,14 @@ fn an_even_partition_repairs_nothing_and_loses_nothing() {
             let of_version =
                 new.placements.iter().filter(|p| p.version == placement.version).count();
             assert_eq!(of_version, 1, "a fork: {new:?}");
+            assert_eq!(placement.version, 1, "a coded segment was repaired: {new:?}");
         }
     }
-    assert_eq!(repaired(&devnet), 0, "an even partition caused repairs");
+    // Copies of a few KiB are another matter: four of seven, or fewer where a weak version is
+    // allowed, may go on without the rest, and nothing that counts is moved for it.
+    let written: u64 = devnet.repairs().iter().map(|r| r.written_bytes).sum();
+    figure("chaos", format_args!("{written} bytes of small copies written in a partition"));
+    assert!(written < MIB, "an even partition caused repairs: {written} bytes written");
     fetch_all(&devnet, &works);
 }
 

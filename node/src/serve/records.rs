@@ -170,8 +170,10 @@ fn placement(
     now: UnixSeconds,
 ) -> Result<StoredRecord, String> {
     let record = PlacementRecord::decode(&bytes, &core.network).map_err(|e| e.to_string())?;
+    // A standing lease is renewed by its holders until its grant is over.
+    let until = record.lease.body.ends_at_latest(record.grant.as_ref());
     let (sequence, body) = (record.sequence(), record.body);
-    let expires = core.genesis.epoch_start(record.lease.body.until).0;
+    let expires = core.genesis.epoch_start(until).0;
     Ok(StoredRecord {
         key: store_key(core, RecordKind::Placement, &body.segment.0),
         kind: RecordKind::Placement.number(),

@@ -100,6 +100,8 @@ pub(crate) struct World {
     /// Holders that have lost their shard, and live.
     bare: BTreeSet<u8>,
     hold_ms: u64,
+    /// When each proposer is to be ticked.
+    due: BTreeMap<u8, u64>,
     lies: Lies,
     faults: Faults,
     next_free: u8,
@@ -127,6 +129,7 @@ impl World {
             dead: dead.iter().copied().collect(),
             bare: BTreeSet::new(),
             hold_ms: if seed.is_multiple_of(4) { 300 } else { 0 },
+            due: BTreeMap::new(),
             lies: Lies::new(liars),
             faults,
             next_free: k + m,
@@ -223,6 +226,11 @@ impl World {
             Event::Record { to, record } => self.told(to, &record),
             Event::Look { at } => self.look(at),
             Event::Tick { at } => {
+                // Only the last one that was set counts, or they would ever grow in number.
+                if self.due.get(&at) != Some(&self.now) {
+                    return;
+                }
+                self.due.remove(&at);
                 let proposal = self.holders.get(&at).and_then(|h| Some(h.proposer.as_ref()?.0));
                 if let Some(proposal) = proposal {
                     self.proposer(at, proposal, ProposerInput::Tick);
@@ -439,7 +447,10 @@ impl World {
         }
         let Some(holder) = self.holders.get(&at) else { return };
         if let Some(due) = holder.proposer.as_ref().and_then(|(_, p)| p.timeout()) {
-            self.later(due.0.saturating_sub(self.now).max(1), Event::Tick { at });
+            let due = due.0.max(self.now + 1);
+            if self.due.insert(at, due) != Some(due) {
+                self.later(due - self.now, Event::Tick { at });
+            }
         }
     }
 
