@@ -1,12 +1,13 @@
-//! Faults of machines and networks that are no loss: partitions, lost packets,
-//! pauses. Nothing is lost by them and nothing is repaired that was not lost.
+//! Faults of machines and networks. What is no loss, such as partitions, lost
+//! packets and pauses, is not repaired; what is, such as a deleted directory, is; a
+//! full disk refuses and keeps what it has.
 
 use std::time::{Duration, Instant};
 
 use echonet_tests::support::{
-    KIB, MIB,
+    KIB, MIB, cli,
     client::{Client, Segment},
-    devnet::{Devnet, Options},
+    devnet::{Devnet, Options, Site},
     figure, files, netns,
     netns::Dropping,
     turn, wait_until,
@@ -116,4 +117,84 @@ fn lost_packets_and_pauses_cause_no_repair() {
     wait_whole(&devnet, &works, "20 % loss and pauses");
     assert_eq!(repaired(&devnet), 0, "nothing was lost, so nothing is repaired");
     fetch_all(&devnet, &works);
+}
+
+/// Bytes of the small disk: a tenth of what its node would be given.
+const SMALL_DISK_BYTES: u64 = 16 * MIB;
+
+#[test]
+fn a_full_disk_refuses_and_keeps_what_it_has() {
+    if !netns::entered("a_full_disk_refuses_and_keeps_what_it_has") {
+        return;
+    }
+    let _turn = turn();
+    // Sixteen nodes, and one of a disk much smaller than it thinks.
+    let (segment_bytes, volume_bytes) = (Some(MIB), Some(4 * MIB));
+    let mut devnet = Devnet::start(&Options { segment_bytes, volume_bytes, ..Options::new(16) });
+    let small = devnet.join_on(&Site::fresh(0), &[], |data| {
+        netns::mount_small_disk(data, SMALL_DISK_BYTES);
+    });
+    let works = publish(&devnet, &[200 * MIB, 3 * MIB]);
+    wait_whole(&devnet, &works, "publishing");
+    let held = |devnet: &Devnet| {
+        let all = segments(devnet, &works);
+        all.iter().filter(|s| s.holder_ids().contains(&small)).count()
+    };
+    let before = held(&devnet);
+    let data = devnet.node(&small).data.clone();
+    let free_bytes = free_bytes(&data);
+    figure("chaos", format_args!("{before} shards on the small disk, {free_bytes} bytes free"));
+    assert!(before > 0, "nothing was ever put on the small disk");
+    assert!(free_bytes < 8 * MIB, "the small disk is not full: {free_bytes} bytes free");
+    assert_eq!(devnet.living().len(), 17, "a full disk killed its node");
+    // A crash on a full disk: what it signed for is there again.
+    devnet.kill(&small);
+    devnet.restart(&small);
+    wait_whole(&devnet, &works, "a crash on a full disk");
+    assert_eq!(held(&devnet), before, "shards on the full disk were given up");
+    assert_eq!(repaired(&devnet), 0, "nothing was lost, so nothing is repaired");
+    fetch_all(&devnet, &works);
+}
+
+fn free_bytes(dir: &std::path::Path) -> u64 {
+    let stat = rustix::fs::statvfs(dir).expect("a file system");
+    stat.f_bavail * stat.f_frsize
+}
+
+#[test]
+fn deleted_vaults_are_made_again_elsewhere() {
+    let _turn = turn();
+    let mut devnet = Devnet::start(&Options { epoch_s: Some(4), ..Options::new(20) });
+    let works = publish(&devnet, &[100, 300 * KIB, 9 * MIB, 20 * MIB]);
+    wait_whole(&devnet, &works, "publishing");
+    let ids: Vec<String> = devnet.nodes[5..8].iter().map(|n| n.node_id.clone()).collect();
+    let [running, other, restarted] = &ids[..] else { unreachable!("three nodes") };
+    let delete = |devnet: &Devnet, id: &str| {
+        std::fs::remove_dir_all(devnet.node(id).data.join("vault")).expect("deleted");
+    };
+    // Two run on, with files open that have no name any more; one comes back with nothing.
+    delete(&devnet, running);
+    delete(&devnet, other);
+    devnet.kill(restarted);
+    delete(&devnet, restarted);
+    devnet.restart(restarted);
+    let names_none = |devnet: &Devnet| {
+        let all = segments(devnet, &works);
+        all.iter().all(|s| !s.holder_ids().contains(running) && !s.holder_ids().contains(other))
+    };
+    let took = wait_until("others to hold what was deleted", WHOLE_WITHIN, || names_none(&devnet));
+    figure("chaos", format_args!("no shard counts on the deleted vaults after {took:.1?}"));
+    wait_whole(&devnet, &works, "three vaults were deleted");
+    assert_eq!(state_of(&devnet, running), "disk-sick", "as the others see it");
+    assert_eq!(devnet.living().len(), 20, "a deleted vault ended its node");
+    fetch_all(&devnet, &works);
+}
+
+/// What another node says of one.
+fn state_of(devnet: &Devnet, node_id: &str) -> String {
+    let mut command = cli::command(["peers", "--json", "--data"]);
+    command.arg(&devnet.nodes[0].data);
+    let peers = cli::run(command, Duration::from_secs(30)).result("peers");
+    let found = peers["peers"].as_array().expect("peers").iter().find(|p| p["node_id"] == node_id);
+    found.expect("a peer")["state"].as_str().expect("a state").to_owned()
 }

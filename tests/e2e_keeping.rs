@@ -225,6 +225,38 @@ fn a_datacenter_is_lost_at_once_and_nobody_notices() {
     fetch_all(&devnet, &works);
 }
 
+/// Seconds of an epoch where a scenario waits for the next.
+const EPOCH_S: u64 = 4;
+
+#[test]
+fn a_node_that_joins_is_given_its_share() {
+    let _turn = turn();
+    let mut devnet = Devnet::start(&Options { epoch_s: Some(EPOCH_S), ..Options::new(20) });
+    let (_publishers, works) = publish_many(&devnet, 24, 4_000);
+    let before = wait_whole(&devnet, &works, "publishing");
+    // Who joins in the epoch of a publish could have been chosen, and attracts nothing of it.
+    let end = Instant::now() + Duration::from_secs(EPOCH_S + 1);
+    wait_until("a new epoch", Duration::from_secs(60), || Instant::now() >= end);
+    let joined = devnet.join(&Site::fresh(0), &[]);
+    let coded = before.values().filter(|s| s.k > 1).count() as u64;
+    // Of 21 nodes it is among the first 16 for three in four, and a tenth better than the worst
+    // holder for most of these.
+    let share = coded / 3;
+    let held = |segments: &BTreeMap<String, Segment>| {
+        segments.values().filter(|s| s.k > 1 && s.holder_ids().contains(&joined)).count() as u64
+    };
+    let took = wait_until("the joined node to hold its share", WHOLE_WITHIN, || {
+        held(&segments_of(&devnet, &works)) >= share
+    });
+    let after = wait_whole(&devnet, &works, "a node joined");
+    figure("joined", format_args!("{} of {coded} coded segments after {took:.1?}", held(&after)));
+    assert_no_fork(&after);
+    assert_eq!(repaired(&devnet), 0, "its share is copied, not repaired");
+    let moved: u64 = devnet.repairs().iter().map(|r| r.handed_over_shards).sum();
+    assert!(moved <= after.len() as u64, "{moved} shards moved for one node");
+    fetch_all(&devnet, &works);
+}
+
 /// Shards that the drained holder has at least.
 const DRAINED_SHARDS: u64 = 1_000;
 

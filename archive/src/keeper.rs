@@ -7,6 +7,7 @@
 //! record: the holders agree on the next version elsewhere, and whoever lost
 //! that race is told so by [`Outcome::Yielded`].
 
+mod hand_overs;
 mod peers;
 mod placement;
 mod types;
@@ -24,6 +25,7 @@ use echonet_protocol::{
 };
 
 use self::{
+    hand_overs::HandOvers,
     peers::{PeerId, Peers},
     placement::Placement,
 };
@@ -33,9 +35,12 @@ use crate::{
 };
 
 pub use self::types::{
-    Counts, KeeperConfig, KeeperInput, KeeperOutput, KeeperTiming, Key, Outcome, Placed, Presence,
-    Task,
+    Counts, JOINERS_BYTES_PER_S, KeeperConfig, KeeperInput, KeeperOutput, KeeperTiming, Key,
+    Outcome, Placed, Presence, Task,
 };
+
+/// A shard of the usual length.
+const SHARD_BYTES: u64 = 4 << 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ pub struct Keeper {
     repairing: BTreeMap<SegmentId, Key>,
     hand_overs: HandOvers,
     is_isolated: bool,
+    is_quiet: bool,
     is_draining: bool,
     scan: Scan,
     ask: Ask,
@@ -81,13 +87,6 @@ struct Ask {
     at: Option<Millis>,
 }
 
-/// Hand-overs that wait and run.
-#[derive(Debug, Default)]
-struct HandOvers {
-    waiting: BTreeMap<Key, Option<NodeId>>,
-    running: BTreeSet<Key>,
-}
-
 impl Keeper {
     /// A keeper for the node `own`.
     #[must_use]
@@ -100,8 +99,9 @@ impl Keeper {
             peers: Peers::new(own),
             repairs: RepairQueue::new(config.repairs, now),
             repairing: BTreeMap::new(),
-            hand_overs: HandOvers::default(),
+            hand_overs: HandOvers::new(now, config.joiners_bytes_per_s),
             is_isolated: false,
+            is_quiet: false,
             is_draining: false,
             scan: Scan::default(),
             ask: Ask { after: None, at: Some(now.after(config.timing.ask_ms)) },
@@ -115,11 +115,11 @@ impl Keeper {
     /// Numbers for people.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let hand_overs = self.hand_overs.waiting.len() + self.hand_overs.running.len();
         Counts {
             placements: self.placements.len() as u64,
             whole: self.whole.min(self.placements.len() as u64),
-            waiting: (self.repairs.waiting() + self.repairs.running() + hand_overs) as u64,
+            waiting: (self.repairs.waiting() + self.repairs.running() + self.hand_overs.len())
+                as u64,
             refused: self.refused,
         }
     }
@@ -190,7 +190,7 @@ impl Keeper {
     fn dropped(&mut self, key: &Key) {
         let Some(placement) = self.placements.remove(key) else { return };
         placement.holders.iter().for_each(|(_, peer)| self.leave(*peer));
-        self.hand_overs.waiting.remove(key);
+        self.hand_overs.forget(key);
         if self.repairing.get(&key.segment) == Some(key)
             && self.repairs.withdraw(&key.segment).is_some()
         {
@@ -231,12 +231,14 @@ impl Keeper {
     }
 
     fn done(&mut self, key: Key, outcome: Outcome, bytes: u64) {
-        if self.hand_overs.running.remove(&key) {
+        if let Some(to) = self.hand_overs.finish(&key) {
             // Draining goes on until nothing is left. Whom a better placed node does not relieve
-            // keeps what it has: it wants no other's relief.
-            let goes_on = self.is_draining && outcome != Outcome::Committed;
-            if goes_on && self.placements.contains_key(&key) {
-                self.hand_overs.waiting.insert(key, None);
+            // keeps what it has, unless somebody else was only faster.
+            match outcome {
+                Outcome::Committed => {}
+                _ if self.is_draining => self.wait_to_hand_over(key, None),
+                Outcome::Yielded => self.wait_to_hand_over(key, to),
+                Outcome::Failed | Outcome::Inconsistent => {}
             }
         } else if self.repairing.get(&key.segment) == Some(&key) {
             self.repairing.remove(&key.segment);
@@ -260,12 +262,15 @@ impl Keeper {
     }
 
     fn wait_to_hand_over(&mut self, key: Key, to: Option<NodeId>) {
-        let has_room = self.hand_overs.waiting.len() < self.config.hand_overs_waiting_max;
-        let is_held = self.placements.contains_key(&key);
-        let may_wait = is_held && !self.hand_overs.running.contains(&key);
-        if may_wait && (has_room || self.is_draining) {
-            self.hand_overs.waiting.insert(key, to);
+        let has_room = self.hand_overs.waiting() < self.config.hand_overs_waiting_max;
+        if self.placements.contains_key(&key) && (has_room || self.is_draining) {
+            self.hand_overs.wait(key, to);
         }
+    }
+
+    /// How long until the rate lets a joiner have one more shard of the usual length.
+    fn joiners_wait_ms(&self) -> u64 {
+        self.hand_overs.wait_ms(SHARD_BYTES).max(self.config.timing.scan_ms)
     }
 
     fn drain(&mut self) {
@@ -313,7 +318,11 @@ impl Keeper {
     fn want(&mut self, key: Key, repair: Option<Repair>) {
         let waiting = self.repairing.get(&key.segment).copied();
         let is_others = waiting.is_some_and(|waiting| waiting != key);
-        match repair.filter(|_| !self.is_draining) {
+        let is_left = repair.is_some_and(|r| self.is_quiet && r.health < Health::Urgent);
+        if is_left {
+            self.look_later();
+        }
+        match repair.filter(|_| !self.is_draining && !is_left) {
             Some(_) if is_others => self.look_later(),
             Some(repair) => match self.repairs.offer(repair) {
                 Offered::Waits => drop(self.repairing.insert(key.segment, key)),
@@ -361,12 +370,17 @@ impl Keeper {
         while let Some(repair) = self.repairs.start(self.now) {
             self.begin_repair(repair.segment);
         }
-        while self.hand_overs.running.len() < self.config.hand_overs_max {
-            let ready = self.hand_overs.waiting.iter().find(|(key, _)| {
-                self.placements.get(key).is_some_and(|p| p.may_hand_over(self.now))
-            });
-            let Some((key, to)) = ready.map(|(key, to)| (*key, *to)) else { break };
-            self.begin_hand_over(key, to);
+        while self.hand_overs.running() < self.config.hand_overs_max {
+            let Some(own) = self.peers.find(&self.peers.own()) else { return };
+            let (placements, now) = (&self.placements, self.now);
+            let may_begin = |key: &Key| {
+                let placement = placements.get(key).filter(|p| p.may_hand_over(now))?;
+                placement.index_of(own).map(|_| placement.shard_bytes())
+            };
+            let Some((key, to)) = self.hand_overs.start(now, !self.is_quiet, may_begin) else {
+                break;
+            };
+            self.begin_hand_over(key, to, own);
         }
     }
 
@@ -388,13 +402,10 @@ impl Keeper {
         self.repairs.finish(&segment, 0);
     }
 
-    fn begin_hand_over(&mut self, key: Key, to: Option<NodeId>) {
-        self.hand_overs.waiting.remove(&key);
-        let Some(own) = self.peers.find(&self.peers.own()) else { return };
+    fn begin_hand_over(&mut self, key: Key, to: Option<NodeId>, own: PeerId) {
         let Some(placement) = self.placements.get_mut(&key) else { return };
         let Some(index) = placement.index_of(own) else { return };
         placement.is_running = true;
-        self.hand_overs.running.insert(key);
         let (version, task) = (placement.version, Task::HandOver { index, to });
         self.outputs.push_back(KeeperOutput::Start { key, version, task });
     }
@@ -467,6 +478,10 @@ impl Machine for Keeper {
                 }
             }
             KeeperInput::Isolated(is_isolated) => self.is_isolated = is_isolated,
+            KeeperInput::Quiet(is_quiet) => {
+                self.is_quiet = is_quiet;
+                self.look_again();
+            }
             KeeperInput::Says { node, segment, index, has } => {
                 self.says(node, segment, index, has);
             }
@@ -491,10 +506,10 @@ impl Machine for Keeper {
 
     fn timeout(&self) -> Option<Millis> {
         let begins = (!self.is_isolated).then(|| self.repairs.timeout(self.now)).flatten();
-        let hands = (!self.hand_overs.waiting.is_empty()
-            && self.hand_overs.running.len() < self.config.hand_overs_max
+        let hands = (self.hand_overs.waiting() > 0
+            && self.hand_overs.running() < self.config.hand_overs_max
             && !self.is_isolated)
-            .then(|| self.now.after(self.config.timing.retry_ms));
+            .then(|| self.now.after(self.config.timing.retry_ms.min(self.joiners_wait_ms())));
         let returned = (!self.returned.is_empty()).then(|| self.now.after(1));
         let all = [self.scan.at, self.ask.at, begins, hands, returned];
         // Later than now, so that a driver which only ticks never spins.

@@ -10,6 +10,7 @@
 //! kept without a receipt or a proof for it. Membership, probes and time are
 //! passed in.
 
+mod bucket;
 pub mod health;
 pub mod keeper;
 pub mod queue;

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 use echonet_protocol::{machine::Millis, segment::SegmentId};
 
-use crate::health::Health;
+use crate::{
+    bucket::{self, Bucket},
+    health::Health,
+};
 
 /// What the queue holds itself to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +119,7 @@ impl RepairQueue {
 
     /// Changes the limits from `now` on. What waits or runs goes on.
     pub fn set_limits(&mut self, limits: Limits, now: Millis) {
-        self.bucket.refill(&self.limits, now);
+        self.bucket.refill(self.limits.bytes_per_s, self.limits.burst_bytes, now);
         self.limits = limits;
     }
 
@@ -163,15 +166,15 @@ impl RepairQueue {
 
     /// Starts the next repair, if there is room; call again until it gives none.
     pub fn start(&mut self, now: Millis) -> Option<Repair> {
-        self.bucket.refill(&self.limits, now);
+        self.bucket.refill(self.limits.bytes_per_s, self.limits.burst_bytes, now);
         let (_, next) = self.waiting.first_key_value()?;
         let next = *next;
-        let fits = self.has_place(&next) && self.bucket.missing(&self.limits, &next) == 0;
+        let fits = self.has_place(&next) && self.missing(&self.bucket, &next) == 0;
         if !fits {
             return None;
         }
         self.withdraw(&next.segment);
-        self.bucket.level -= i128::from(next.bytes) * BYTE;
+        self.bucket.take(next.bytes);
         self.running.insert(next.segment, next);
         Some(next)
     }
@@ -180,7 +183,8 @@ impl RepairQueue {
     /// it announced and did not use are given back, or more are charged.
     pub fn finish(&mut self, segment: &SegmentId, bytes: u64) {
         if let Some(repair) = self.running.remove(segment) {
-            self.bucket.level += (i128::from(repair.bytes) - i128::from(bytes)) * BYTE;
+            self.bucket.give_back(repair.bytes);
+            self.bucket.take(bytes);
         }
     }
 
@@ -193,52 +197,22 @@ impl RepairQueue {
             return None;
         }
         let mut bucket = self.bucket;
-        bucket.refill(&self.limits, now);
-        let missing = bucket.missing(&self.limits, next);
-        if missing == 0 {
-            return Some(now);
-        }
-        let rate = u128::from(self.limits.bytes_per_s);
-        let wait_ms = if rate == 0 { return None } else { missing.div_ceil(rate) };
-        Some(now.after(u64::try_from(wait_ms).unwrap_or(u64::MAX)))
+        bucket.refill(self.limits.bytes_per_s, self.limits.burst_bytes, now);
+        bucket::wait_ms(self.missing(&bucket, next), self.limits.bytes_per_s)
+            .map(|ms| now.after(ms))
+    }
+
+    /// What the bucket lacks for a repair to start, thousandths of a byte. A repair larger than
+    /// the burst starts on a full bucket and leaves a debt; an urgent one starts up to a burst
+    /// earlier.
+    fn missing(&self, bucket: &Bucket, next: &Repair) -> u128 {
+        let burst = self.limits.burst_bytes;
+        bucket.missing(next.bytes.min(burst), if next.is_urgent() { burst } else { 0 })
     }
 
     fn has_place(&self, next: &Repair) -> bool {
         let kept_free = usize::from(!next.is_urgent() && self.limits.running_max > 1);
         self.running.len() + kept_free < self.limits.running_max
-    }
-}
-
-/// Bytes are counted in thousandths: bytes per second by milliseconds.
-const BYTE: i128 = 1000;
-
-/// A token bucket. Its level falls below 0 when repairs were larger than it.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    level: i128,
-    refilled: Millis,
-}
-
-impl Bucket {
-    const fn full(burst_bytes: u64, now: Millis) -> Self {
-        Self { level: burst_bytes as i128 * BYTE, refilled: now }
-    }
-
-    fn refill(&mut self, limits: &Limits, now: Millis) {
-        let gained = i128::from(limits.bytes_per_s) * i128::from(now.since(self.refilled));
-        let full = i128::from(limits.burst_bytes) * BYTE;
-        self.level = (self.level + gained).min(full);
-        self.refilled = self.refilled.max(now);
-    }
-
-    /// What it lacks for a repair to start, thousandths of a byte. A repair
-    /// larger than the burst starts on a full bucket and leaves a debt; an
-    /// urgent one starts up to a burst earlier.
-    fn missing(&self, limits: &Limits, next: &Repair) -> u128 {
-        let burst = i128::from(limits.burst_bytes);
-        let needed = i128::from(next.bytes).min(burst);
-        let needed = if next.is_urgent() { needed - burst } else { needed };
-        u128::try_from(needed * BYTE - self.level).unwrap_or(0)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The keeper, driven by hand: who repairs what, when, and when not.
 
 use echonet_archive::keeper::{
-    Keeper, KeeperConfig, KeeperInput, KeeperOutput, Key, Outcome, Placed, Presence, Task,
+    JOINERS_BYTES_PER_S, Keeper, KeeperConfig, KeeperInput, KeeperOutput, Key, Outcome, Placed,
+    Presence, Task,
 };
 use echonet_protocol::{
     agreement::VoterConfig,
@@ -230,6 +231,76 @@ fn who_is_not_relieved_keeps_what_it_has() {
     rig.pass(600_000);
     assert_eq!(rig.take(), []);
     assert_eq!(rig.keeper.counts().waiting, 0);
+}
+
+#[test]
+fn who_was_only_slower_is_relieved_later() {
+    let mut rig = Rig::new();
+    rig.put(KeeperInput::Held(placed(1, 1, Scheme::DEFAULT)));
+    rig.put(KeeperInput::Joined { node: node(99), keys: vec![key(1)] });
+    rig.take();
+    rig.done(1, Outcome::Yielded);
+    rig.pass(600_000);
+    let started = rig.take();
+    assert_eq!(started.len(), 1);
+    assert_eq!(started[0].2, Task::HandOver { index: 0, to: Some(node(99)) });
+}
+
+#[test]
+fn joiners_are_given_bytes_at_the_rate_and_who_leaves_does_not_wait_for_it() {
+    const SHARD_BYTES: u64 = 3 << 20;
+    let mut rig = Rig::new();
+    let keys: Vec<Key> = (1..=250).map(key).collect();
+    for number in 1..=250 {
+        let shard_bytes = SHARD_BYTES as u32;
+        rig.put(KeeperInput::Held(Placed { shard_bytes, ..placed(number, 1, Scheme::DEFAULT) }));
+    }
+    rig.put(KeeperInput::Joined { node: node(99), keys });
+    let mut given = 0;
+    while rig.now < Millis(60_000) {
+        for (_, key, _) in rig.take() {
+            given += SHARD_BYTES;
+            rig.put(KeeperInput::Dropped(key));
+            rig.put(KeeperInput::Done { key, outcome: Outcome::Committed, bytes: SHARD_BYTES });
+        }
+        rig.pass(100);
+    }
+    // A minute at the rate, the burst, and what was on its way. At least 10 GB an hour.
+    let (burst, rate) = (64 << 20, JOINERS_BYTES_PER_S);
+    assert!(given <= 60 * rate + burst + SHARD_BYTES, "{given}");
+    assert!(given >= 10_000_000_000 / 60, "{given}");
+    assert!(rig.keeper.counts().placements > 0, "it gave all it had: the rate was not tested");
+    rig.put(KeeperInput::Drain);
+    let mut left = rig.keeper.counts().placements;
+    for _ in 0..20 {
+        for (_, key, _) in rig.take() {
+            left -= 1;
+            rig.put(KeeperInput::Dropped(key));
+            rig.put(KeeperInput::Done { key, outcome: Outcome::Committed, bytes: SHARD_BYTES });
+        }
+        rig.pass(100);
+    }
+    assert_eq!(left, 0, "leaving waited for the rate");
+}
+
+#[test]
+fn a_quiet_node_does_what_is_urgent_only() {
+    let number = ranked(0, Scheme::DEFAULT);
+    let mut rig = Rig::new();
+    rig.put(KeeperInput::Quiet(true));
+    rig.put(KeeperInput::Held(placed(number, 1, Scheme::DEFAULT)));
+    rig.put(KeeperInput::Joined { node: node(99), keys: vec![key(number)] });
+    rig.gone([16]);
+    rig.pass(600_000);
+    assert_eq!(rig.take(), []);
+    rig.gone(12..=15);
+    rig.pass(30_000);
+    assert!(matches!(rig.take()[..], [(_, _, Task::Repair { is_urgent: true, .. })]));
+    rig.done(number, Outcome::Committed);
+    rig.put(KeeperInput::Quiet(false));
+    rig.pass(1_000);
+    let hand_over = Task::HandOver { index: 0, to: Some(node(99)) };
+    assert!(rig.take().iter().any(|(_, _, task)| *task == hand_over));
 }
 
 #[test]

@@ -332,6 +332,7 @@ fn background(
         tasks.push(tokio::spawn(keep::take_part(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::vote(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::put_out(Arc::clone(core))));
+        tasks.push(tokio::spawn(keep::rebalance(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }

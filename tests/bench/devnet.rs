@@ -46,6 +46,7 @@ pub(crate) struct Devnet {
     bootstrap: String,
     /// Process ids by NodeID.
     pub(crate) pids: BTreeMap<String, u32>,
+    dirs: BTreeMap<String, PathBuf>,
     /// NodeIDs in the devnet's order; the first is the bootstrap's.
     pub(crate) nodes: Vec<String>,
 }
@@ -72,15 +73,16 @@ impl Devnet {
         let mut process = Running::start(command)?;
         let ready = process.until("ready", |_| {})?;
         let bootstrap = ready["bootstrap"].as_str().context("a bootstrap address")?.to_owned();
-        let (mut ids, mut pids) = (Vec::new(), BTreeMap::new());
+        let (mut ids, mut pids, mut dirs) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for node in ready["nodes"].as_array().context("nodes")? {
             let id = node["node_id"].as_str().context("a node id")?.to_owned();
             let pid = node["pid"].as_u64().context("a process id")?;
             pids.insert(id.clone(), u32::try_from(pid)?);
+            dirs.insert(id.clone(), node["data"].as_str().context("a directory")?.into());
             ids.push(id);
         }
         let (binary, dir) = (binary.to_owned(), dir.to_owned());
-        Ok(Self { _process: process, binary, dir, bootstrap, pids, nodes: ids })
+        Ok(Self { _process: process, binary, dir, bootstrap, pids, dirs, nodes: ids })
     }
 
     fn command(&self, verb: &str, data: &str) -> Command {
@@ -147,6 +149,17 @@ impl Devnet {
         let data = scratch.path().join("data");
         let mut command = self.command("status", data.to_str().context("a path in UTF-8")?);
         command.arg(content_id);
+        let mut process = Running::start(command)?;
+        let status = process.until("status", |_| {})?;
+        process.finish()?;
+        Ok(status)
+    }
+
+    /// What a living node says about itself.
+    pub(crate) fn own_status(&self, node_id: &str) -> anyhow::Result<Value> {
+        let data = self.dirs.get(node_id).context("a node of this network")?;
+        let mut command = Command::new(&self.binary);
+        command.args(["status", "--json", "--data"]).arg(data);
         let mut process = Running::start(command)?;
         let status = process.until("status", |_| {})?;
         process.finish()?;

@@ -1,6 +1,6 @@
 //! Benchmarks: what EchoNet does beside what the machine can do, measured in one run.
 //!
-//! `cargo run --release -p echonet-tests --features bench --bin bench -- [all|pipeline|vault|transfer|peers|memory]
+//! `cargo run --release -p echonet-tests --features bench --bin bench -- [all|pipeline|vault|transfer|repair|peers|memory]
 //! [--size 512MiB] [--dir DIR]... [--sendme PATH] [--tahoe PATH]` prints a markdown table. Figures are compared with others of
 //! the same run only: each is the median of interleaved rounds after a warm-up. It asserts
 //! nothing and is no part of the tests; it ends only processes that it started.
@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod peers;
 mod pipeline;
+mod repair;
 mod sendme;
 mod table;
 mod tahoe;
@@ -31,7 +32,7 @@ use crate::{machine::Machine, table::Table};
 pub(crate) const ROUNDS: usize = 3;
 
 const USAGE: &str =
-    "usage: bench [all|pipeline|vault|transfer|peers|memory] [--size 512MiB] [--dir DIR]...
+    "usage: bench [all|pipeline|vault|transfer|repair|peers|memory] [--size 512MiB] [--dir DIR]...
        [--sendme PATH] [--tahoe PATH]
 Without --dir, transfers run in /dev/shm and in the temporary directory, the vault in the latter.
 Peers are sendme and Tahoe-LAFS, where they are on PATH or named.";
@@ -69,7 +70,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
             "--dir" => options.dirs.push(PathBuf::from(args.next().context(USAGE)?)),
             "--sendme" => options.sendme = Some(args.next().context(USAGE)?.into()),
             "--tahoe" => options.tahoe = Some(args.next().context(USAGE)?.into()),
-            "all" | "pipeline" | "vault" | "transfer" | "peers" | "memory" => options.what = arg,
+            "all" | "pipeline" | "vault" | "transfer" | "repair" | "peers" | "memory" => {
+                options.what = arg;
+            }
             _ => bail!(USAGE),
         }
     }
@@ -104,6 +107,11 @@ fn main() -> anyhow::Result<()> {
     if wants("transfer") {
         for dir in &options.dirs {
             show(&transfer::run(&options, dir)?);
+        }
+    }
+    if wants("repair") {
+        for dir in &options.dirs {
+            show(&repair::run(&options, dir)?);
         }
     }
     if wants("peers") {

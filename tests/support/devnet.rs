@@ -293,9 +293,18 @@ impl Devnet {
     /// # Panics
     /// When it does not become usable.
     pub fn join(&mut self, site: &Site, flags: &[&str]) -> String {
+        self.join_on(site, flags, |_| {})
+    }
+
+    /// The same, after `prepare` did something with its empty data directory.
+    ///
+    /// # Panics
+    /// When it does not become usable.
+    pub fn join_on(&mut self, site: &Site, flags: &[&str], prepare: impl FnOnce(&Path)) -> String {
         let name = format!("fresh-{:02}", self.restarted.len() + 1);
         let data = self.dir.join("devnet").join(&name);
         std::fs::create_dir_all(&data).expect("a directory");
+        prepare(&data);
         let [a, b, c, d] = site.ip;
         let mut command = Command::new("sh");
         command.arg("-c").arg(GUARD_OF_ONE).arg(&data).arg(cli::binary());

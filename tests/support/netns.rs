@@ -1,6 +1,6 @@
-//! A network of a scenario's own: its test program runs again inside new user
-//! and network namespaces, where it may drop packets by rule. Nothing outside
-//! is touched, and no privilege is needed.
+//! A network of a scenario's own: its test program runs again inside new user,
+//! network and mount namespaces, where it may drop packets by rule and mount small
+//! disks. Nothing outside is touched, and no privilege is needed.
 
 use std::process::{Command, Stdio};
 
@@ -24,7 +24,7 @@ pub fn entered(name: &str) -> bool {
     }
     let program = std::env::current_exe().expect("the path of this test program");
     let mut command = Command::new("unshare");
-    command.args(["-rn", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(program);
+    command.args(["-rnm", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(program);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
     let status = command.status().expect("unshare was found a moment ago");
     assert!(status.success(), "{name} failed inside its network: {status}");
@@ -34,7 +34,7 @@ pub fn entered(name: &str) -> bool {
 /// Whether namespaces and rules are to be had; if not, why.
 fn possible() -> Result<(), String> {
     let check = "ip link set lo up && nft add table ip t && nft list ruleset > /dev/null";
-    let output = Command::new("unshare").args(["-rn", "sh", "-c", check]).output();
+    let output = Command::new("unshare").args(["-rnm", "sh", "-c", check]).output();
     let output = output.map_err(|e| format!("unshare cannot be run: {e}"))?;
     let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if output.status.success() { Ok(()) } else { Err(format!("no network of its own: {why}")) }
@@ -83,6 +83,19 @@ impl Drop for Dropping {
     fn drop(&mut self) {
         nft("delete table ip chaos");
     }
+}
+
+/// Mounts an empty disk of so many bytes in memory at a directory, inside only.
+///
+/// # Panics
+/// When that cannot be done.
+pub fn mount_small_disk(at: &std::path::Path, bytes: u64) {
+    let size = format!("size={bytes}");
+    let mut mount = Command::new("mount");
+    let output = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+    let output = output.expect("mount runs");
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "mounting at {}: {why}", at.display());
 }
 
 fn nft(words: &str) {

@@ -84,6 +84,10 @@ impl Placement {
         (self.failures, self.not_before) = (0, Millis(0));
     }
 
+    pub(super) fn shard_bytes(&self) -> u64 {
+        self.shard_bytes.into()
+    }
+
     /// Which shard a holder has.
     pub(super) fn index_of(&self, peer: PeerId) -> Option<u8> {
         self.holders.iter().find(|(_, holder)| *holder == peer).map(|(index, _)| *index)

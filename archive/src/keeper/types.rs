@@ -105,6 +105,9 @@ pub enum KeeperInput {
     },
     /// Whether this node seems to be cut off from most others: then it starts nothing.
     Isolated(bool),
+    /// Whether its owner wants this node quiet now: then it begins what is urgent only, and
+    /// leaves the rest to the others.
+    Quiet(bool),
     /// A holder's own word about a shard; also this node's about its own.
     Says {
         /// Who.
@@ -166,6 +169,9 @@ pub enum KeeperOutput {
     },
 }
 
+/// What each holder gives to nodes that joined: 15 GB an hour.
+pub const JOINERS_BYTES_PER_S: u64 = 4 << 20;
+
 /// Limits and periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeeperConfig {
@@ -179,6 +185,8 @@ pub struct KeeperConfig {
     pub hand_overs_max: usize,
     /// Hand-overs that wait, at most.
     pub hand_overs_waiting_max: usize,
+    /// Bytes per second that nodes which joined are given, over any longer time.
+    pub joiners_bytes_per_s: u64,
     /// Placements that are kept an eye on, at most; further ones are refused, and counted.
     pub placements_max: usize,
     /// Shards in one question, at most.
@@ -229,6 +237,7 @@ impl KeeperConfig {
             },
             hand_overs_max: 32,
             hand_overs_waiting_max: 10_000,
+            joiners_bytes_per_s: JOINERS_BYTES_PER_S,
             placements_max: 4_000_000,
             asked_max: 64,
             scan_max: 20_000,

@@ -21,6 +21,7 @@ use crate::{
     clock,
     core::Core,
     flow::{driver::Stopwatch, join},
+    net::bandwidth::Way,
 };
 
 /// Placements read from the vault at once.
@@ -47,6 +48,8 @@ struct Driver {
     sited: BTreeSet<NodeId>,
     /// The wall clock at the last look: a monotonic one does not show that the machine slept.
     clock: UnixSeconds,
+    /// Whether its hours are quiet, as the keeper was told last.
+    is_quiet: Option<bool>,
 }
 
 /// Keeps until the node stops.
@@ -66,6 +69,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         effects: JoinSet::new(),
         sited: BTreeSet::new(),
         clock: clock::now(),
+        is_quiet: None,
     };
     driver.load(&vault).await;
     driver.drive(events).await;
@@ -139,6 +143,9 @@ impl Driver {
             Event::Read(segment) => self.tell(KeeperInput::Read(segment)),
             Event::Hint(node) => self.tell_prober(ProberInput::Hint(node)),
             Event::Heard(node) => self.tell_prober(ProberInput::Observed(node)),
+            Event::Joined { to, key } => {
+                self.tell(KeeperInput::Joined { node: to, keys: vec![key] });
+            }
             Event::Drain => {
                 self.tell(KeeperInput::Drain);
                 self.report();
@@ -236,9 +243,23 @@ impl Driver {
         if clock != self.clock {
             self.clock = clock;
             self.tell_prober(ProberInput::Clock(clock));
+            self.limit();
         }
         self.tell_prober(ProberInput::Tick);
         self.tell(KeeperInput::Tick);
+    }
+
+    /// What the owner allows now.
+    fn limit(&mut self) {
+        let is_quiet = self.core.bandwidth.is_quiet();
+        if self.is_quiet.replace(is_quiet) == Some(is_quiet) {
+            return;
+        }
+        let caps = [Way::Up, Way::Down].map(|way| self.core.bandwidth.bytes_per_s(way));
+        let usual = KeeperConfig::of(&self.core.genesis.timing).repairs.bytes_per_s;
+        let rate = caps.into_iter().flatten().fold(usual, u64::min);
+        self.keeper.set_rate(self.watch.now(), rate);
+        self.tell(KeeperInput::Quiet(is_quiet));
     }
 
     fn tell_prober(&mut self, input: ProberInput) {

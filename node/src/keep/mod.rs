@@ -14,6 +14,7 @@ mod heal;
 mod membership;
 mod outbox;
 mod place;
+mod rebalance;
 mod rebuild;
 mod repair;
 mod task;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     driver::run,
     membership::{Swim, run as take_part},
     outbox::{Outbox, run as put_out},
+    rebalance::run as rebalance,
     votes::{Votes, run as vote},
 };
 
@@ -59,6 +61,13 @@ pub(crate) enum Event {
     Heard(NodeId),
     /// Everything is to be handed over.
     Drain,
+    /// A node joined that this node's shard of a placement belongs to.
+    Joined {
+        /// Who.
+        to: NodeId,
+        /// Which placement.
+        key: PlacementName,
+    },
 }
 
 /// The way to a node's keeping, and what it did so far.

@@ -17,11 +17,13 @@ use echonet_protocol::{
 };
 use futures::{StreamExt, stream};
 
+use super::rebuild::pass;
 use crate::{
     client::{CallError, LeaseClaim},
     clock,
     core::Core,
     flow::publish::store::snapshot,
+    net::bandwidth::Way,
 };
 
 /// Nodes that are asked to take one shard, at most.
@@ -142,6 +144,7 @@ impl<'a> Placing<'a> {
         node: NodeId,
         shard: Bytes,
     ) -> Result<Signed<Receipt>, String> {
+        pass(self.core, Way::Up, shard.len()).await.map_err(|e| e.to_string())?;
         let (claim, version) = (self.claim(), self.record.body.version + 1);
         let descriptor = &self.record.descriptor;
         let client = &self.core.client;

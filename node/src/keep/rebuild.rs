@@ -4,7 +4,7 @@
 //! descriptor before anybody is sent a byte of it. At most one row of k shards
 //! is in memory besides the lost shards themselves.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echonet_protocol::{
@@ -18,8 +18,16 @@ use crate::{
         fetch_config,
         segment::{Account, Located, RowsWanted, SegmentBytes, SegmentError, fetch_rows},
     },
+    net::{
+        address::ObservedPrefix,
+        bandwidth::{CapUsedUp, Way},
+    },
 };
 
+/// How long a row or a shard waits for its turn under this node's caps.
+const CAP_PATIENCE: Duration = Duration::from_secs(600);
+/// In whose place this node's own traffic queues: nobody's.
+const OWN: ObservedPrefix = [0; 16];
 /// Bytes of each shard in one row; whole groups of the proofs that ranges come with.
 const ROW_BYTES: usize = 512 * 1024;
 
@@ -47,6 +55,9 @@ pub(super) enum RebuildError {
         /// Which.
         segment: SegmentId,
     },
+    /// This node's owner allows no more for now.
+    #[error(transparent)]
+    Cap(#[from] CapUsedUp),
     /// A fault of this program or machine.
     #[error("segment {segment}: {reason}")]
     Internal {
@@ -69,6 +80,7 @@ pub(super) async fn rebuild(
         lost.iter().map(|index| (*index, Vec::with_capacity(shard_len))).collect();
     for start in (0..shard_len).step_by(ROW_BYTES) {
         let range = start..(start + ROW_BYTES).min(shard_len);
+        pass(core, Way::Down, range.len() * usize::from(located.descriptor.scheme.k)).await?;
         let row = fetch_row(core, located, range, &mut account).await?;
         for (index, bytes) in code(located, row, lost.to_vec()).await? {
             shards.entry(index).or_default().extend_from_slice(&bytes);
@@ -76,6 +88,11 @@ pub(super) async fn rebuild(
     }
     let shards = verified(located, shards).await?;
     Ok(Rebuilt { shards, read_bytes: account.read_bytes })
+}
+
+/// Waits until this node's caps let it move bytes for a repair.
+pub(super) async fn pass(core: &Core, way: Way, bytes: usize) -> Result<(), CapUsedUp> {
+    core.bandwidth.pass(way, OWN, bytes, CAP_PATIENCE).await
 }
 
 /// The same range of all data shards, from them or from others.

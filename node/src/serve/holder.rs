@@ -486,6 +486,10 @@ fn bounded(items: usize) -> Result<(), Refusal> {
 pub(super) fn has(core: &Core, shards: &[(SegmentId, u8)]) -> Result<Response, Refusal> {
     let vault = vault(core)?;
     bounded(shards.len())?;
+    if vault.stopped() {
+        // What its disk still gives it may not give tomorrow: others make it again while they can.
+        return Ok(Response::Has(vec![false; shards.len()]));
+    }
     let is_here = |(segment, index): &(SegmentId, u8)| {
         let key = Key { segment: segment.0, index: *index };
         vault

@@ -9,6 +9,8 @@ mod blobs_client;
 #[cfg(test)]
 mod caps;
 #[cfg(test)]
+mod deaths;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forged;

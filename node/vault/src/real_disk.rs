@@ -26,6 +26,19 @@ impl RealDisk {
     }
 }
 
+impl RealFile {
+    /// A file whose last name somebody removed ends with the process: nothing in it is durable.
+    fn still_named(&self) -> io::Result<()> {
+        if fs::fstat(&self.0)?.st_nlink == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file was deleted while it was in use",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         std::fs::create_dir_all(dir)
@@ -101,10 +114,12 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self, _site: SyncSite) -> io::Result<()> {
-        Ok(fs::fdatasync(&self.0)?)
+        fs::fdatasync(&self.0)?;
+        self.still_named()
     }
 
     fn sync_all(&self, _site: SyncSite) -> io::Result<()> {
-        Ok(fs::fsync(&self.0)?)
+        fs::fsync(&self.0)?;
+        self.still_named()
     }
 }

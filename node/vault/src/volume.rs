@@ -26,6 +26,8 @@ struct Known {
     header: VolumeHeader,
     open: Option<Arc<VolumeFile>>,
     used_at: u64,
+    /// Its file was not in the directory when that was last looked at.
+    is_missing: bool,
 }
 
 /// All volumes of one vault.
@@ -99,7 +101,8 @@ impl Volumes {
         let mut known = locked(&self.known);
         known.1 += 1;
         let used_at = known.1;
-        let entry = Known { header: volume.header, open: Some(Arc::clone(volume)), used_at };
+        let open = Some(Arc::clone(volume));
+        let entry = Known { header: volume.header, open, used_at, is_missing: false };
         known.0.insert(volume.header.number, entry);
         Self::close_oldest(&mut known.0);
     }
@@ -132,6 +135,26 @@ impl Volumes {
         entry.open = Some(Arc::clone(&volume));
         Self::close_oldest(&mut known.0);
         Ok(volume)
+    }
+
+    /// Volumes whose files somebody removed since this was last asked, ascending. An open file
+    /// goes on reading until the process ends: their handles are closed, so that nobody takes
+    /// for kept what is gone.
+    pub(crate) fn missing(&self) -> io::Result<Vec<u64>> {
+        let mut known = locked(&self.known);
+        let names = match self.disk.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let mut missing = Vec::new();
+        for (number, entry) in &mut known.0 {
+            if entry.is_missing || names.contains(&file_name(*number)) {
+                continue;
+            }
+            (entry.is_missing, entry.open) = (true, None);
+            missing.push(*number);
+        }
+        Ok(missing)
     }
 
     /// Opens a volume again through a fresh handle, after its old one failed.

@@ -84,6 +84,20 @@ impl Straw {
         let neg_log2 = neg_log2(u64::from_le_bytes(first));
         Self { neg_log2, weight: weight(capacity_class), node }
     }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether it is at most nine tenths as long as `other`.
+    #[must_use]
+    pub fn is_tenth_shorter(&self, other: &Self) -> bool {
+        let own = u128::from(self.neg_log2) * u128::from(other.weight);
+        let others = u128::from(other.neg_log2) * u128::from(self.weight);
+        own * 10 <= others * 9
+    }
 }
 
 impl Ord for Straw {

@@ -83,3 +83,30 @@ fn without_faults_one_ballot_will_do() {
     let calm = Faults { lost_permille: 0, twice_permille: 0, crashes: 0, ..FAULTS };
     hold(300..302, (10, 6), 0, 2, calm);
 }
+
+/// Whether some world of these shows a fork.
+fn is_noticed(
+    seeds: std::ops::Range<u64>,
+    scheme: (u8, u8),
+    liars: u8,
+    dead: u8,
+    faults: Faults,
+) -> bool {
+    seeds.into_iter().any(|seed| {
+        let forks = run(seed, scheme, liars, dead, faults).forks;
+        println!("seed {seed}: {forks} forks");
+        forks > 0
+    })
+}
+
+#[test]
+fn the_world_notices_answers_that_are_not_durable() {
+    let faults = Faults { crashes: 60, answers_early: true, ..FAULTS };
+    assert!(is_noticed(400..460, (2, 3), 0, 1, faults), "a defect that nobody would see");
+}
+
+#[test]
+fn the_world_notices_promises_that_are_not_checked() {
+    let faults = Faults { believes_promises: true, ..FAULTS };
+    assert!(is_noticed(500..560, (4, 1), 2, 1, faults), "a defect that nobody would see");
+}

@@ -71,8 +71,9 @@ enum Event {
     Tick {
         at: u8,
     },
+    /// Of a node, or of all at once.
     Crash {
-        at: u8,
+        at: Option<u8>,
     },
     Scheme,
     Lose,
@@ -146,9 +147,10 @@ impl World {
             world.later(after, Event::Look { at: n });
         }
         for _ in 0..faults.crashes {
-            let (at, when) =
-                (1 + world.draws.below(u64::from(k + m)), world.draws.below(faults.until_ms));
-            world.later(when, Event::Crash { at: u8::try_from(at).unwrap() });
+            let one = u8::try_from(1 + world.draws.below(u64::from(k + m))).unwrap();
+            let at = (world.draws.below(3) > 0).then_some(one);
+            let when = world.draws.below(faults.until_ms);
+            world.later(when, Event::Crash { at });
         }
         world.later(1, Event::Lose);
         if !liars.is_empty() {
@@ -236,7 +238,11 @@ impl World {
                     self.proposer(at, proposal, ProposerInput::Tick);
                 }
             }
-            Event::Crash { at } => self.crash(at),
+            Event::Crash { at: Some(at) } => self.crash(at),
+            Event::Crash { at: None } => {
+                let all: Vec<u8> = self.holders.keys().copied().collect();
+                all.into_iter().for_each(|at| self.crash(at));
+            }
             Event::Scheme => self.scheme(),
             Event::Lose => self.lose(),
         }

@@ -184,6 +184,19 @@ pub(crate) fn snapshot(core: &Core) -> Vec<Candidate> {
     core.members.all().into_iter().filter(storage).map(|m| candidate(core, m)).collect()
 }
 
+/// This node, as others would see it; none for a client.
+pub(crate) fn own_candidate(core: &Core) -> Option<Candidate> {
+    let member = Member {
+        descriptor: core.descriptor()?,
+        reach: Reach::Reachable,
+        since: clock::now(),
+        latency_ms: 0,
+        epoch: None,
+        reliability_permille: 1000,
+    };
+    Some(candidate(core, member))
+}
+
 fn candidate(core: &Core, member: Member) -> Candidate {
     let observed_prefix = member.prefix();
     let body = member.descriptor.body;

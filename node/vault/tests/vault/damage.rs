@@ -273,3 +273,25 @@ fn one_directory_is_open_once() {
     drop(vault);
     open(&disk, small_config());
 }
+
+#[test]
+fn a_volume_that_is_deleted_while_it_is_open_is_missed_at_once() {
+    let (machine, disk) = filled(31);
+    let (vault, _) = open(&disk, small_config());
+    assert_eq!(served(&vault).len() as u64, SHARDS);
+    assert!(vault.missing_volumes().unwrap().is_empty());
+    let victim = volumes(&machine).swap_remove(0);
+    machine.delete(&victim);
+    assert_eq!(vault.missing_volumes().unwrap().len(), 1);
+    assert!(vault.missing_volumes().unwrap().is_empty(), "it is told once");
+    let damaged = scrub(&vault);
+    assert!(!damaged.is_empty(), "what was in it is not missed");
+    let left = served(&vault);
+    assert_eq!(left.len() + damaged.len(), SHARDS as usize);
+    assert!(damaged.iter().all(|number| !left.contains(number)));
+    // And they can be put again.
+    for number in damaged {
+        put(&vault, number, lease(number, 1, 50), 3).unwrap();
+    }
+    assert_eq!(served(&vault).len() as u64, SHARDS);
+}
