@@ -59,7 +59,7 @@ pub struct Keeper {
     is_draining: bool,
     scan: Scan,
     ask: Ask,
-    /// Peers that came back and are asked at once about all they should have.
+    /// Peers that came back, or are in doubt, and are asked at once about all they should have.
     returned: BTreeSet<NodeId>,
     whole: u64,
     refused: u64,
@@ -470,6 +470,11 @@ impl Machine for Keeper {
             KeeperInput::Held(placed) => self.held(&placed),
             KeeperInput::Dropped(key) => self.dropped(&key),
             KeeperInput::Peer { node, presence } => self.peer(node, presence),
+            KeeperInput::Doubt(node) => {
+                if self.peers.find(&node).is_some() {
+                    self.returned.insert(node);
+                }
+            }
             KeeperInput::Site { node, datacenter } => {
                 if let Some(peer) = self.peers.find(&node)
                     && self.peers.set_datacenter(peer, datacenter)

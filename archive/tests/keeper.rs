@@ -284,6 +284,28 @@ fn joiners_are_given_bytes_at_the_rate_and_who_leaves_does_not_wait_for_it() {
 }
 
 #[test]
+fn whose_disk_fails_is_asked_at_once_about_all_it_has() {
+    let mut rig = Rig::new();
+    for number in 1..=3 {
+        rig.put(KeeperInput::Held(placed(number, 1, Scheme::DEFAULT)));
+    }
+    let asked = |rig: &mut Rig, input| {
+        rig.keeper.handle(rig.now, input);
+        let mut shards = Vec::new();
+        while let Some(output) = rig.keeper.poll() {
+            if let KeeperOutput::AskHas { node: asked, shards: about } = output {
+                assert_eq!(asked, node(5));
+                shards.extend(about);
+            }
+        }
+        shards
+    };
+    let about: Vec<_> = (1..=3).map(|number| (key(number).segment, 4)).collect();
+    assert_eq!(asked(&mut rig, KeeperInput::Doubt(node(5))), about);
+    assert_eq!(asked(&mut rig, KeeperInput::Doubt(node(99))), [], "of whom it knows nothing");
+}
+
+#[test]
 fn a_quiet_node_does_what_is_urgent_only() {
     let number = ranked(0, Scheme::DEFAULT);
     let mut rig = Rig::new();

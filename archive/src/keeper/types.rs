@@ -96,6 +96,9 @@ pub enum KeeperInput {
         /// What they say.
         presence: Presence,
     },
+    /// A node may have lost something, such as one that says that its disk fails: it is asked
+    /// about all that it should have, at once.
+    Doubt(NodeId),
     /// Where a node is: nodes of one datacenter have one number.
     Site {
         /// Who.

@@ -306,6 +306,9 @@ impl Driver {
             if health.is_silent() { Presence::Unreachable { since } } else { Presence::Reachable };
         self.core.keep.set_presence(node, Some(presence));
         self.tell(KeeperInput::Peer { node, presence });
+        if health == Health::DiskSick {
+            self.tell(KeeperInput::Doubt(node));
+        }
     }
 
     /// Tells the keeper where a node is.

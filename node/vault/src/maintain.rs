@@ -11,9 +11,7 @@ use crate::reserve::{AdmitError, Reservation};
 use crate::rows::{self, Live};
 use crate::types::{Key, LeaseMeta, PlacementKey, Pool, Position};
 use crate::vault::Vault;
-use crate::volume::VolumeFile;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Rows handled at once.
@@ -251,10 +249,10 @@ impl Vault {
         if moved || entry.state.quarantined {
             return Ok(());
         }
-        let volume = self.open_volume(entry.at.volume)?;
+        let volume = self.0.core.volumes.get(entry.at.volume)?;
         drop(index);
         report.bytes += entry.record_len();
-        if !volume.is_some_and(|volume| check_entry(&volume, &entry)) {
+        if !check_entry(&volume, &entry) {
             self.record(Op::Quarantine { key, at: entry.at })?;
             report.damaged.push(key);
         }
@@ -268,11 +266,10 @@ impl Vault {
     ) -> Result<(), MaintainError> {
         let index = locked(&self.0.core.index);
         let Some(row) = index.placement(View::Durable, &key)? else { return Ok(()) };
-        let volume = self.open_volume(row.at.volume)?;
+        let volume = self.0.core.volumes.get(row.at.volume)?;
         drop(index);
         report.bytes += row.record_len();
-        let holds = |volume: Arc<VolumeFile>| matches!(placement_bytes(&volume, &row), Ok(Some(_)));
-        if !volume.is_some_and(holds) {
+        if !matches!(placement_bytes(&volume, &row), Ok(Some(_))) {
             report.damaged_placements.push(key);
         }
         Ok(())
@@ -284,31 +281,13 @@ impl Vault {
         let Some(row) = index.grant(View::Durable, &grant)?.filter(|row| row.own_len > 0) else {
             return Ok(());
         };
-        let volume = self.open_volume(row.at.volume)?;
+        let volume = self.0.core.volumes.get(row.at.volume)?;
         drop(index);
         report.bytes += row.own_len;
-        if !volume.is_some_and(|volume| grant_record_holds(&volume, &row)) {
+        if !grant_record_holds(&volume, &row) {
             self.record(Op::GrantAgain { grant, from: row.at })?;
         }
         Ok(())
-    }
-
-    /// None: its file is gone.
-    fn open_volume(&self, number: u64) -> Result<Option<Arc<VolumeFile>>, MaintainError> {
-        match self.0.core.volumes.get(number) {
-            Ok(volume) => Ok(Some(volume)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Looks whether all volumes' files are still there; the numbers of those that somebody
-    /// removed since this was last asked. What was in them is found damaged by the next scrub.
-    ///
-    /// # Errors
-    /// A directory that cannot be read.
-    pub fn missing_volumes(&self) -> Result<Vec<u64>, MaintainError> {
-        Ok(self.0.core.volumes.missing()?)
     }
 
     /// Counts and sizes.

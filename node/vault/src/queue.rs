@@ -22,6 +22,8 @@ pub(crate) enum Work {
     ForgetGrants(u64),
     /// Remove a volume out of which everything was moved.
     Retire(u64),
+    /// Refuse everything from now on, for this reason.
+    Stop(String),
 }
 
 /// A piece of work with whoever waits for it.

@@ -3,7 +3,7 @@
 use crate::config::VaultConfig;
 use crate::core::Core;
 use crate::disk::{Disk, SyncSite};
-use crate::error::{OpenError, ReadError, WriteError};
+use crate::error::{MaintainError, OpenError, ReadError, WriteError};
 use crate::format::{PLACEMENT_LEN_MAX, SHARD_LEN_MAX};
 use crate::kv::{IndexError, View};
 use crate::locked::locked;
@@ -312,6 +312,27 @@ impl Vault {
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.0.core.stopped.load(Ordering::Acquire)
+    }
+
+    /// Looks whether all volumes' files are still there. Where somebody removed one, the vault
+    /// stops: what it reads through open files ends with the process, and nobody is to count on
+    /// it. Returns whether it has stopped, for whatever reason.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn check_files(&self) -> Result<bool, MaintainError> {
+        if self.stopped() {
+            return Ok(true);
+        }
+        // No compaction removes a volume meanwhile.
+        let _compacting = locked(&self.0.compacting);
+        let missing = self.0.core.volumes.missing()?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let why = format!("files of the vault were deleted while it was in use: {missing:?}");
+        self.ask(Work::Stop(why), None)?;
+        Ok(true)
     }
 
     pub(crate) fn record(&self, op: Op) -> Result<Outcome, WriteError> {

@@ -26,8 +26,6 @@ struct Known {
     header: VolumeHeader,
     open: Option<Arc<VolumeFile>>,
     used_at: u64,
-    /// Its file was not in the directory when that was last looked at.
-    is_missing: bool,
 }
 
 /// All volumes of one vault.
@@ -101,8 +99,7 @@ impl Volumes {
         let mut known = locked(&self.known);
         known.1 += 1;
         let used_at = known.1;
-        let open = Some(Arc::clone(volume));
-        let entry = Known { header: volume.header, open, used_at, is_missing: false };
+        let entry = Known { header: volume.header, open: Some(Arc::clone(volume)), used_at };
         known.0.insert(volume.header.number, entry);
         Self::close_oldest(&mut known.0);
     }
@@ -137,24 +134,16 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// Volumes whose files somebody removed since this was last asked, ascending. An open file
-    /// goes on reading until the process ends: their handles are closed, so that nobody takes
-    /// for kept what is gone.
+    /// Volumes whose files somebody removed, ascending. An open file goes on reading until the
+    /// process ends, so nothing else shows it.
     pub(crate) fn missing(&self) -> io::Result<Vec<u64>> {
-        let mut known = locked(&self.known);
-        let names = match self.disk.list(&self.dir) {
+        // First what is known: a volume is known only when its file has a name.
+        let known: Vec<u64> = locked(&self.known).0.keys().copied().collect();
+        let there = match self.list() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            names => names?,
+            there => there?,
         };
-        let mut missing = Vec::new();
-        for (number, entry) in &mut known.0 {
-            if entry.is_missing || names.contains(&file_name(*number)) {
-                continue;
-            }
-            (entry.is_missing, entry.open) = (true, None);
-            missing.push(*number);
-        }
-        Ok(missing)
+        Ok(known.into_iter().filter(|number| there.binary_search(number).is_err()).collect())
     }
 
     /// Opens a volume again through a fresh handle, after its old one failed.

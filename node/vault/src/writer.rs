@@ -127,6 +127,10 @@ impl Writer {
                     let result = self.retire(number);
                     job.finish(result);
                 }
+                Work::Stop(ref why) => {
+                    self.stop(why.clone());
+                    job.finish(Ok(Outcome::Written));
+                }
             }
         }
     }

@@ -275,23 +275,20 @@ fn one_directory_is_open_once() {
 }
 
 #[test]
-fn a_volume_that_is_deleted_while_it_is_open_is_missed_at_once() {
+fn a_vault_whose_files_are_deleted_stops_and_comes_back_with_the_rest() {
     let (machine, disk) = filled(31);
     let (vault, _) = open(&disk, small_config());
-    assert_eq!(served(&vault).len() as u64, SHARDS);
-    assert!(vault.missing_volumes().unwrap().is_empty());
-    let victim = volumes(&machine).swap_remove(0);
-    machine.delete(&victim);
-    assert_eq!(vault.missing_volumes().unwrap().len(), 1);
-    assert!(vault.missing_volumes().unwrap().is_empty(), "it is told once");
-    let damaged = scrub(&vault);
-    assert!(!damaged.is_empty(), "what was in it is not missed");
-    let left = served(&vault);
-    assert_eq!(left.len() + damaged.len(), SHARDS as usize);
-    assert!(damaged.iter().all(|number| !left.contains(number)));
-    // And they can be put again.
-    for number in damaged {
-        put(&vault, number, lease(number, 1, 50), 3).unwrap();
-    }
-    assert_eq!(served(&vault).len() as u64, SHARDS);
+    let before = served(&vault);
+    assert_eq!(before.len() as u64, SHARDS);
+    assert!(!vault.check_files().unwrap());
+    machine.delete(&volumes(&machine)[0]);
+    assert!(vault.check_files().unwrap() && vault.stopped());
+    let refused = put(&vault, SHARDS + 1, lease(1, 1, 50), 3);
+    assert!(matches!(refused, Err(WriteError::Stopped(_))), "{refused:?}");
+    drop(vault);
+    let (vault, _) = open(&disk, small_config());
+    assert!(!vault.check_files().unwrap(), "it counts on what is there");
+    let after = served(&vault);
+    assert!(after.len() < before.len() && !after.is_empty(), "{} are left", after.len());
+    put(&vault, SHARDS + 1, lease(1, 1, 50), 3).unwrap();
 }
