@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use echonet_tests::support::{
     KIB, MIB, cli,
     client::{Client, Segment},
-    devnet::{Devnet, Options, Site},
+    devnet::{Devnet, Options},
     figure, files, netns,
     netns::Dropping,
+    site::Site,
     turn, wait_until,
 };
 
@@ -119,8 +120,10 @@ fn lost_packets_and_pauses_cause_no_repair() {
     fetch_all(&devnet, &works);
 }
 
-/// Bytes of the small disk: a tenth of what its node would be given.
-const SMALL_DISK_BYTES: u64 = 24 * MIB;
+/// Bytes that a vault leaves free for others.
+const LEFT_FREE_BYTES: u64 = 64 * MIB;
+/// Bytes of the small disk: less than what its node would be given, and that.
+const SMALL_DISK_BYTES: u64 = LEFT_FREE_BYTES + 16 * MIB;
 
 #[test]
 fn a_full_disk_refuses_and_keeps_what_it_has() {
@@ -128,13 +131,14 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
         return;
     }
     let _turn = turn();
-    // Sixteen nodes, and one of a disk much smaller than it thinks.
+    // Nineteen nodes, and one of a disk much smaller than it thinks.
     let (segment_bytes, volume_bytes) = (Some(MIB), Some(8 * MIB));
-    let mut devnet = Devnet::start(&Options { segment_bytes, volume_bytes, ..Options::new(16) });
+    let mut devnet = Devnet::start(&Options { segment_bytes, volume_bytes, ..Options::new(19) });
+    let mut disk = None;
     let small = devnet.join_on(&Site::fresh(0), &[], |data| {
-        netns::mount_small_disk(data, SMALL_DISK_BYTES);
+        disk = Some(netns::SmallDisk::mount(data, SMALL_DISK_BYTES));
     });
-    let works = publish(&devnet, &[200 * MIB, 3 * MIB]);
+    let works = publish(&devnet, &[240 * MIB, 3 * MIB]);
     wait_whole(&devnet, &works, "publishing");
     let held = |devnet: &Devnet| {
         let all = segments(devnet, &works);
@@ -145,15 +149,31 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
     let free_bytes = free_bytes(&data);
     figure("chaos", format_args!("{before} shards on the small disk, {free_bytes} bytes free"));
     assert!(before > 0, "nothing was ever put on the small disk");
-    assert!(free_bytes < 12 * MIB, "the small disk is not full: {free_bytes} bytes free");
-    assert_eq!(devnet.living().len(), 17, "a full disk killed its node");
-    // A crash on a full disk: what it signed for is there again.
+    let spare = free_bytes.saturating_sub(LEFT_FREE_BYTES);
+    assert!(spare < 8 * MIB, "the small disk is not full: {free_bytes} bytes free");
+    // Somebody else takes the rest, to the last byte; more is published, and then a crash.
+    fill(&data.join("of-somebody-else"));
+    let more = publish(&devnet, &[300 * KIB]);
+    wait_whole(&devnet, &more, "publishing beside a full disk");
+    assert_eq!(devnet.living().len(), 20, "a full disk killed its node");
     devnet.kill(&small);
+    // To start it needs a little; what it signed for is there again then.
+    std::fs::remove_file(data.join("of-somebody-else")).expect("removed");
     devnet.restart(&small);
     wait_whole(&devnet, &works, "a crash on a full disk");
     assert_eq!(held(&devnet), before, "shards on the full disk were given up");
     assert_eq!(repaired(&devnet), 0, "nothing was lost, so nothing is repaired");
     fetch_all(&devnet, &works);
+    drop(disk);
+}
+
+/// Writes until nothing more fits on the disk.
+fn fill(path: &std::path::Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).expect("a file");
+    for block in [vec![1; 1 << 20], vec![1; 4096]] {
+        while file.write_all(&block).is_ok() {}
+    }
 }
 
 fn free_bytes(dir: &std::path::Path) -> u64 {

@@ -10,8 +10,10 @@ use std::{
 use echonet_tests::support::{
     KIB, MIB, cli,
     client::{Client, Segment},
-    devnet::{Devnet, Options, Site},
-    figure, files, turn, volumes, wait_until,
+    devnet::{Devnet, Options},
+    figure, files,
+    site::Site,
+    turn, volumes, wait_until,
 };
 use rand::{SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;

@@ -259,8 +259,11 @@ fn shard_len_max(genesis: &Genesis) -> u32 {
 }
 
 async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Option<Vault>> {
+    let dir = config.data.join("vault");
     if !config.roles.has(Roles::STORAGE) {
-        return Ok(None);
+        // A command passes; a node that stays would let others wait for what it promised.
+        let stays = config.roles.0 != 0;
+        return if stays && holds_shards(&dir) { Err(holder_without_role(&dir)) } else { Ok(None) };
     }
     let settings = VaultConfig {
         quota_bytes: config.quota_bytes,
@@ -271,12 +274,35 @@ async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Opt
         free_term_epochs_max: genesis.free_lease_epochs_max,
         ..VaultConfig::default()
     };
-    let dir = config.data.join("vault");
     let open = move || Vault::open(Arc::new(RealDisk), &dir, settings);
     let opened = tokio::task::spawn_blocking(open).await.map_err(|e| failed("internal")(&e))?;
     let (vault, report) = opened.map_err(|e| failed("io")(&e))?;
     tracing::info!("vault opened: {report:?}");
     Ok(Some(vault))
+}
+
+/// Bytes of a volume without a record.
+const EMPTY_VOLUME_BYTES: u64 = 8192;
+
+/// Whether volumes with records are in a vault's directory.
+fn holds_shards(dir: &Path) -> bool {
+    let volumes = std::fs::read_dir(dir.join("volumes")).into_iter().flatten().flatten();
+    let lengths = volumes.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    lengths.into_iter().any(|len| len > EMPTY_VOLUME_BYTES)
+}
+
+fn holder_without_role(dir: &Path) -> ServiceError {
+    ServiceError::new(
+        "invalid",
+        format!(
+            "{} holds shards for others, and this start has not the storage role: others would \
+             take them for lost. Start with --role storage (and the --quota it had), or write both \
+             into the configuration file; to give it up, run `echonet node drain` first, then \
+             delete {}",
+            dir.display(),
+            dir.display()
+        ),
+    )
 }
 
 /// Registers every protocol that this node serves.
@@ -464,5 +490,23 @@ fn peer(core: &Core, member: crate::members::Member) -> Peer {
         region: body.labels.region,
         datacenter: body.labels.datacenter,
         operator: body.labels.operator,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_that_holds_something_is_seen_before_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!holds_shards(dir.path()), "there is none");
+        std::fs::create_dir(dir.path().join("volumes")).unwrap();
+        let volume = dir.path().join("volumes/vol-0000000001.echovol");
+        std::fs::write(&volume, [0; EMPTY_VOLUME_BYTES as usize]).unwrap();
+        assert!(!holds_shards(dir.path()), "headers only");
+        std::fs::write(&volume, [0; EMPTY_VOLUME_BYTES as usize + 1]).unwrap();
+        assert!(holds_shards(dir.path()));
+        assert!(holder_without_role(dir.path()).message.contains("--role storage"));
     }
 }

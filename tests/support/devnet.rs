@@ -87,36 +87,8 @@ pub struct Node {
     pub data: PathBuf,
     /// What `--bootstrap` takes to enter the network by it, where known.
     pub bootstrap: Option<String>,
-}
-
-/// Where a node that joins says it is.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// 127.D.O.N.
-    pub ip: [u8; 4],
-    /// Label.
-    pub region: String,
-    /// Label.
-    pub datacenter: String,
-    /// Label.
-    pub operator: String,
-}
-
-impl Site {
-    /// The `number`th fresh node of a scenario: five datacenters of their own in three regions,
-    /// two nodes of each operator.
-    #[must_use]
-    pub fn fresh(number: usize) -> Self {
-        let (datacenter, slot) = (number % 5, number / 5);
-        let operator = 100 + datacenter * 20 + slot / 2;
-        let octet = |value: usize| u8::try_from(value).expect("few nodes");
-        Self {
-            ip: [127, octet(100 + datacenter), octet(operator), octet(1 + number)],
-            region: ["eu", "us", "ap"][datacenter % 3].to_owned(),
-            datacenter: format!("fresh-{datacenter}"),
-            operator: format!("fresh-operator-{operator}"),
-        }
-    }
+    /// Flags that it was started with; those of the devnet's own nodes are in their directories.
+    flags: Vec<String>,
 }
 
 /// A running devnet.
@@ -306,13 +278,13 @@ impl Devnet {
         std::fs::create_dir_all(&data).expect("a directory");
         prepare(&data);
         let [a, b, c, d] = site.ip;
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(GUARD_OF_ONE).arg(&data).arg(cli::binary());
-        command.args(["node", "--json", "--role", "storage", "--quota", "2GiB", "--data"]);
-        command.arg(&data).args(["--bind", &format!("{a}.{b}.{c}.{d}:0"), "--api", "127.0.0.1:0"]);
-        command.args(["--bootstrap", &self.living_bootstrap()]);
-        command.args(["--region", &site.region, "--datacenter", &site.datacenter]);
-        command.args(["--operator", &site.operator]).args(flags);
+        let bind = format!("{a}.{b}.{c}.{d}:0");
+        let own = ["--role", "storage", "--quota", "2GiB", "--bind", &bind, "--api", "127.0.0.1:0"];
+        let place = ["--region", &site.region, "--datacenter", &site.datacenter];
+        let all = own.iter().chain(&place).chain(&["--operator", &site.operator]).chain(flags);
+        let flags: Vec<String> = all.map(|flag| (*flag).to_owned()).collect();
+        let mut command = node_command(&data);
+        command.args(["--bootstrap", &self.living_bootstrap()]).args(&flags);
         let (guard, pid, ready) = start_one(command, &name, &data);
         self.restarted.push(guard);
         let node = Node {
@@ -322,6 +294,7 @@ impl Devnet {
             addr: text(&ready, "addr"),
             data,
             bootstrap: Some(text(&ready, "bootstrap")),
+            flags,
         };
         self.nodes.push(node);
         self.nodes[self.nodes.len() - 1].node_id.clone()
@@ -358,9 +331,8 @@ impl Devnet {
     pub fn restart(&mut self, node_id: &str) {
         let at = self.nodes.iter().position(|node| node.node_id == node_id).expect("a node");
         let node = &mut self.nodes[at];
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(GUARD_OF_ONE).arg(&node.data).arg(cli::binary());
-        command.args(["node", "--json", "--data"]).arg(&node.data);
+        let mut command = node_command(&node.data);
+        command.args(&node.flags);
         let (guard, pid, ready) = start_one(command, &node.name, &node.data);
         assert_eq!(ready["node_id"], node_id, "the same directory is the same node");
         node.pid = pid;
@@ -592,6 +564,14 @@ fn text(value: &Value, name: &str) -> String {
     text.unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
 }
 
+/// `echonet node` on a directory, which ends with the scenario.
+fn node_command(data: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(GUARD_OF_ONE).arg(data).arg(cli::binary());
+    command.args(["node", "--json", "--data"]).arg(data);
+    command
+}
+
 fn node(value: &Value) -> Node {
     let pid = value["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     Node {
@@ -601,5 +581,6 @@ fn node(value: &Value) -> Node {
         addr: text(value, "addr"),
         data: PathBuf::from(text(value, "data")),
         bootstrap: None,
+        flags: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ pub mod devnet;
 pub mod files;
 pub mod netns;
 pub mod process;
+pub mod site;
 pub mod volumes;
 
 use std::{

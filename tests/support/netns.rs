@@ -85,17 +85,31 @@ impl Drop for Dropping {
     }
 }
 
-/// Mounts an empty disk of so many bytes in memory at a directory, inside only.
-///
-/// # Panics
-/// When that cannot be done.
-pub fn mount_small_disk(at: &std::path::Path, bytes: u64) {
-    let size = format!("size={bytes}");
-    let mut mount = Command::new("mount");
-    let output = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-    let output = output.expect("mount runs");
-    let why = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "mounting at {}: {why}", at.display());
+/// An empty disk in memory, mounted inside only, until this is dropped.
+pub struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// One of so many bytes, at a directory.
+    ///
+    /// # Panics
+    /// When that cannot be done.
+    #[must_use]
+    pub fn mount(at: &std::path::Path, bytes: u64) -> Self {
+        let size = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        let output = output.expect("mount runs");
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "mounting at {}: {why}", at.display());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process may still have files open there.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 fn nft(words: &str) {
