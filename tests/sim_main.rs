@@ -29,6 +29,9 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Worlds at a time [default: as many as there are cores].
+        #[arg(long)]
+        jobs: Option<usize>,
         /// Say a line about each seed.
         #[arg(long)]
         verbose: bool,
@@ -46,8 +49,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Sim { seeds, nodes, seed, verbose } => {
-            simulate(&Options { seeds, first: seed, nodes, is_verbose: verbose })
+        Command::Sim { seeds, nodes, seed, jobs, verbose } => {
+            simulate(&Options { seeds, first: seed, nodes, jobs, is_verbose: verbose })
         }
         Command::Study { quick, out } => {
             run_and_write(if quick { Size::Quick } else { Size::Full }, &out)

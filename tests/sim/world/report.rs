@@ -7,6 +7,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use super::{
@@ -29,6 +30,8 @@ pub struct Options {
     pub first: u64,
     /// Nodes in each world.
     pub nodes: usize,
+    /// Worlds at a time; none: as many as there are cores.
+    pub jobs: Option<usize>,
     /// Whether to say a line about each.
     pub is_verbose: bool,
 }
@@ -53,15 +56,17 @@ pub fn play_seed(seed: u64, nodes: usize) -> Played {
     Played { failure, events, committed }
 }
 
-/// Plays many seeds on all cores, prints the first one, failures and a summary.
+/// Plays many seeds, several at a time, prints the first one, failures and a summary.
 ///
 /// # Errors
 /// When in any world something happened that must not.
 pub fn simulate(options: &Options) -> anyhow::Result<()> {
-    let Options { seeds, first, nodes, is_verbose } = *options;
+    let Options { seeds, first, nodes, jobs, is_verbose } = *options;
     say(&format!("seeds {first} to {}, {nodes} nodes each", first + seeds.saturating_sub(1)));
     let (next, totals) = (AtomicU64::new(0), Mutex::new((Totals::default(), Vec::new())));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = jobs.unwrap_or_else(cores).max(1);
+    let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -82,6 +87,7 @@ pub fn simulate(options: &Options) -> anyhow::Result<()> {
     });
     let (totals, failed) = totals.into_inner().unwrap_or_default();
     say(&summary(seeds, nodes, &totals, &failed));
+    say(&format!("{} s", began.elapsed().as_secs()));
     anyhow::ensure!(failed.is_empty(), "{} of {seeds} seeds failed", failed.len());
     Ok(())
 }
