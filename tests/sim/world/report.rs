@@ -103,11 +103,13 @@ fn note(totals: &Mutex<(Totals, Vec<u64>)>, script: &Script, ended: Ended) {
     };
     if is_told {
         say(&tell(script, ended));
+    } else if let Some(violation) = &ended.violation {
+        say(&format!("seed {} fails: {violation:?}", script.seed));
     }
 }
 
 /// The one place that prints.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     use std::io::Write as _;
     // Nobody is left to tell where standard output is closed.
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -136,16 +138,18 @@ fn summary(seeds: u64, nodes: usize, totals: &Totals, failed: &[u64]) -> String 
     let _ = writeln!(
         text,
         "{} MiB lost, {} MiB moved: {per_lost:.1} bytes for each one lost; whole again after \
-         {} s on average\n{} faults spared, {} placements beyond the promise",
+         {} s on average\n{} faults spared, {} placements beyond the promise, {} times one that \
+         ran was found down",
         totals.bytes_lost >> 20,
         totals.bytes_moved >> 20,
         totals.whole_after_ms / seeds.max(1) / 1000,
         totals.faults_spared,
         totals.beyond_promise,
+        totals.false_downs,
     );
     text += match nodes <= FULL_NODES_MAX {
         true => {
-            "failure detection by the prober itself; agreement by its own machines in every \
+            "failure detection by the prober and the membership themselves; agreement by its own machines in every \
                  second world (few holders), by a model in the others\n"
         }
         false => "failure detection and agreement: models fitted to the machines\n",
