@@ -48,6 +48,9 @@ enum Command {
         /// Which network's periods.
         #[arg(long, value_enum, default_value_t = Periods::Production)]
         timing: Periods,
+        /// Let every twentieth node's clock be wrong by minutes.
+        #[arg(long)]
+        wrong_clocks: bool,
         /// What everything is drawn from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -83,8 +86,14 @@ fn main() -> anyhow::Result<()> {
         Command::Sim { seeds, nodes, seed, jobs, verbose } => {
             simulate(&Options { seeds, first: seed, nodes, jobs, is_verbose: verbose })
         }
-        Command::Detection { nodes, kills, timing, seed } => {
-            measure_detection(&DetectionOptions { nodes, kills, timing: timing.timing(), seed })
+        Command::Detection { nodes, kills, timing, wrong_clocks, seed } => {
+            measure_detection(&DetectionOptions {
+                nodes,
+                kills,
+                timing: timing.timing(),
+                has_wrong_clocks: wrong_clocks,
+                seed,
+            })
         }
         Command::Study { quick, out } => {
             run_and_write(if quick { Size::Quick } else { Size::Full }, &out)

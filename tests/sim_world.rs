@@ -10,11 +10,12 @@ const FIXED: std::ops::RangeInclusive<u64> = 1..=6;
 const FIXED_NODES: usize = 24;
 
 /// Seeds that failed once, nodes, and what was wrong.
-const REGRESSIONS: [(u64, usize, &str); 3] = [
-    (18, 40, "two sides of a mended cut, each with a quorum: the judge wanted one to give way"),
-    (20, 40, "who had signed a weak version counted as a living quorum of those before it"),
-    (34, 40, "the same, and a holder that had lost its volume went to and fro between both"),
-];
+const REGRESSIONS: [(u64, usize, &str); 1] = [(
+    18,
+    40,
+    "after a cut a few holders waited for ever for a quorum of those who had gone over to a weak \
+     version",
+)];
 
 fn holds(seed: u64, nodes: usize) {
     println!("seed {seed}, {nodes} nodes");
@@ -50,7 +51,13 @@ fn talk_of_deaths_and_made_up_members_moves_nothing() {
 #[test]
 fn deaths_are_known_within_half_a_minute_of_virtual_time() {
     println!("seed 7");
-    let options = DetectionOptions { nodes: 40, kills: 10, timing: Timing::PRODUCTION, seed: 7 };
+    let options = DetectionOptions {
+        nodes: 40,
+        kills: 10,
+        timing: Timing::PRODUCTION,
+        has_wrong_clocks: false,
+        seed: 7,
+    };
     let found = detect(&options).unwrap();
     println!("{found:?}");
     assert!(Detection::percentile(&found.members_ms, 99) < 30_000);

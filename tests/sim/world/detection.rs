@@ -29,6 +29,9 @@ pub struct DetectionOptions {
     pub kills: usize,
     /// Periods of the network.
     pub timing: Timing,
+    /// Whether every twentieth node's clock is wrong by minutes: it hears no news then, and nobody
+    /// hears its own.
+    pub has_wrong_clocks: bool,
     /// What everything is drawn from.
     pub seed: u64,
 }
@@ -60,7 +63,7 @@ impl Detection {
 /// # Errors
 /// As [`detect`].
 pub fn measure_detection(options: &DetectionOptions) -> anyhow::Result<()> {
-    let DetectionOptions { nodes, kills, timing, seed } = options;
+    let DetectionOptions { nodes, kills, timing, seed, .. } = options;
     let (probe_s, suspect_s) = (timing.probe_s, timing.suspect_s);
     say(&format!(
         "seed {seed}: {nodes} nodes, {kills} die one after the other; probes every {probe_s} s, \
@@ -150,6 +153,7 @@ fn script(options: &DetectionOptions) -> Script {
             twice_permille: 0,
             late_permille: 0,
         },
+        has_wrong_clocks: options.has_wrong_clocks,
         timing,
         plan: Plan { faults: Vec::new(), calm_at: never, whole_by: never },
         defect: None,

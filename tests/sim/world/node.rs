@@ -10,7 +10,7 @@ mod voting;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -73,6 +73,8 @@ pub(super) struct SimNode {
     pub(super) now: Millis,
     /// The newest record of each placement, written or being written.
     pub(super) known: BTreeMap<usize, Rc<Record>>,
+    /// Who said itself that it goes by a record that wins over this node's own.
+    pub(super) gone_over: BTreeMap<usize, BTreeSet<usize>>,
     tasks: BTreeMap<u64, Task>,
     nonce: u64,
     draws: Draws,
@@ -118,6 +120,7 @@ impl SimNode {
             keeper,
             now,
             known,
+            gone_over: BTreeMap::new(),
             tasks: BTreeMap::new(),
             nonce,
             draws,
@@ -215,11 +218,20 @@ impl SimNode {
         if !is_concerned || !self.may_go_by(record) {
             return;
         }
+        self.gone_over.remove(&record.placement);
         self.known.insert(record.placement, Rc::clone(record));
         self.disk.write(Write::Record(Rc::clone(record)));
         io.note(Notice::Learned(Rc::clone(record)));
         self.hold(record);
         self.check_own(record);
+    }
+
+    /// Another told which record it goes by.
+    fn goes_by(&mut self, from: usize, record: &Record) {
+        let known = self.known.get(&record.placement);
+        if known.is_some_and(|known| record.wins_over(known)) {
+            self.gone_over.entry(record.placement).or_default().insert(from);
+        }
     }
 
     fn pledges(&self, record: &Record) -> bool {
@@ -292,7 +304,10 @@ impl SimNode {
                     io.send(from, Message::Record(Rc::clone(record)), 0);
                 }
             }
-            Message::Record(record) => self.learn(&record, io),
+            Message::Record(record) => {
+                self.goes_by(from, &record);
+                self.learn(&record, io);
+            }
             Message::Read { nonce, segment, index } => self.read(from, nonce, segment, index, io),
             Message::Put { nonce, record, index, is_right } => {
                 self.put(from, nonce, &record, index, is_right, io);

@@ -39,6 +39,8 @@ pub(super) struct Script {
     /// Whether those that are hostile only talk, and keep what they promised.
     pub(super) is_talk: bool,
     pub(super) weather: Weather,
+    /// Whether the clocks on some walls are wrong by minutes.
+    pub(super) has_wrong_clocks: bool,
     pub(super) timing: Timing,
     pub(super) plan: Plan,
     pub(super) defect: Option<Defect>,
@@ -65,7 +67,18 @@ impl Script {
         let hostile_percent = if draws.below(2) == 0 { 0 } else { draws.below(12) };
         let plan = Plan::new(draws.next_u64(), span);
         let (is_talk, timing, defect) = (false, Timing::DEVELOPMENT, None);
-        Self { seed, size, hostile_percent, is_talk, weather, timing, plan, defect }
+        let has_wrong_clocks = true;
+        Self {
+            seed,
+            size,
+            hostile_percent,
+            is_talk,
+            weather,
+            has_wrong_clocks,
+            timing,
+            plan,
+            defect,
+        }
     }
 }
 
@@ -130,7 +143,8 @@ impl Scene {
         for _ in 0..all {
             let drift_ppm = draws.below(4_000) as i64 - 2_000;
             // Most clocks on walls are right by seconds, some by minutes.
-            let ahead_s = if draws.below(20) == 0 { draws.below(600) } else { draws.below(6) };
+            let is_wrong = draws.below(20) == 0 && script.has_wrong_clocks;
+            let ahead_s = draws.below(if is_wrong { 600 } else { 6 });
             let clock = Clock { offset_ms: draws.below(1 << 40), drift_ppm, ahead_s };
             world.add(clock, 1 + draws.below(60));
         }

@@ -70,6 +70,7 @@ fn talk_script(seed: u64, nodes: usize, hostile_percent: u64) -> Script {
             twice_permille: 10,
             late_permille: 0,
         },
+        has_wrong_clocks: true,
         timing: Timing::DEVELOPMENT,
         plan: Plan { faults, calm_at: Millis(150_000), whole_by: Millis(600_000) },
         defect: None,

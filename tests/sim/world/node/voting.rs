@@ -116,6 +116,14 @@ impl Facts for Observed<'_> {
         is_gone || self.said_lost.contains(&(index, *holder))
     }
 
+    fn has_gone_over(&self, record: &PlacementRecord, holder: &NodeId) -> bool {
+        let (segment, owner) = (record.body.segment, record.body.owner);
+        let setup = self.node.setup();
+        let placement = setup.by_key.get(&echonet_archive::keeper::Key { segment, owner });
+        let over = placement.and_then(|placement| self.node.gone_over.get(placement));
+        over.zip(setup.numbers.get(holder)).is_some_and(|(over, number)| over.contains(number))
+    }
+
     fn is_urgent(&self, record: &PlacementRecord) -> bool {
         let policy = Policy::of(record.descriptor.scheme, &self.node.setup().timing);
         let shard = |(_, node): &(u8, NodeId)| match self.presence(node) {
