@@ -29,6 +29,12 @@ pub trait Facts {
     /// within their grace (design 8).
     fn is_urgent(&self, record: &PlacementRecord) -> bool;
 
+    /// Whether a holder itself told this node that it goes by this record, or by one
+    /// that wins over it.
+    fn has_gone_over(&self, _record: &PlacementRecord, _holder: &NodeId) -> bool {
+        false
+    }
+
     /// Where a node is, if that is known.
     fn site(&self, node: &NodeId) -> Option<Site>;
 
@@ -46,7 +52,8 @@ pub(super) fn reachable(holders: &[(u8, NodeId)], facts: &dyn Facts) -> usize {
 
 /// Whether a node is to go by a record that wins over what it has: a final one
 /// always; a weak one that passed it over only if by its own probing no quorum of
-/// the last final version's holders lives.
+/// the last final version's holders lives. Those who told it themselves that they
+/// went over are of no use to such a quorum: who waits for them waits for ever.
 #[must_use]
 pub fn may_follow(record: &PlacementRecord, own: &NodeId, facts: &dyn Facts) -> bool {
     if record.strength() == Strength::Quorum || record.binds(own) {
@@ -55,7 +62,12 @@ pub fn may_follow(record: &PlacementRecord, own: &NodeId, facts: &dyn Facts) -> 
     let last_final = record.final_version();
     let step = record.lineage.iter().find(|step| step.version == last_final);
     let quorum = record.descriptor.scheme.change_quorum();
-    step.is_none_or(|step| reachable(&step.holders, facts) < quorum)
+    step.is_none_or(|step| {
+        let holders = step.holders.iter().map(|(_, holder)| holder);
+        let stays =
+            |holder: &&NodeId| facts.is_reachable(holder) && !facts.has_gone_over(record, holder);
+        holders.filter(stays).count() < quorum
+    })
 }
 
 /// Checks that the indices may change hands, by what this node knows. `from` may

@@ -133,6 +133,8 @@ pub(crate) struct Known {
     pub(crate) unreachable: BTreeSet<NodeId>,
     pub(crate) lost: BTreeSet<NodeId>,
     pub(crate) is_urgent: bool,
+    /// Holders that said themselves that they go by another record.
+    pub(crate) gone_over: BTreeSet<NodeId>,
     /// Nodes in the datacenter `one`.
     pub(crate) in_one: BTreeSet<NodeId>,
 }
@@ -163,6 +165,10 @@ impl Facts for Known {
 
     fn is_urgent(&self, _record: &PlacementRecord) -> bool {
         self.is_urgent
+    }
+
+    fn has_gone_over(&self, _record: &PlacementRecord, holder: &NodeId) -> bool {
+        self.gone_over.contains(holder)
     }
 
     fn site(&self, node: &NodeId) -> Option<Site> {

@@ -119,6 +119,19 @@ fn one_holder_alone_hides_nobody_from_those_who_live() {
 }
 
 #[test]
+fn who_went_over_to_a_weak_version_is_of_no_use_to_a_quorum_of_those_before() {
+    let (_, record) = by_three();
+    let told = |over: &[u8]| Known {
+        gone_over: over.iter().map(|n| id(*n)).collect(),
+        ..Known::default()
+    };
+    // Everybody is there again. Four are as many as make a quorum.
+    assert!(!may_follow(&record, &id(4), &told(&[1, 2, 3])));
+    // Without one of them they agree on nothing ever, though all seven live.
+    assert!(may_follow(&record, &id(4), &told(&[1, 2, 3, 7])));
+}
+
+#[test]
 fn a_weak_version_that_keeps_a_voter_does_not_catch_it() {
     // Node 1 names node 2 beside its own creatures, without having asked it.
     let mut table = Table::new((1, 6), &Known::lost(3..=7).unreachable(2..=7));

@@ -49,6 +49,28 @@ impl Detector {
         }
     }
 
+    /// Somebody said something about it.
+    pub(super) fn hint(&mut self, id: NodeId, now: Millis) {
+        if let Self::Prober(probing) = self {
+            probing.hint(id, now);
+        }
+    }
+
+    /// It answered something else.
+    pub(super) fn heard(&mut self, id: NodeId, now: Millis) {
+        if let Self::Prober(probing) = self {
+            probing.heard(id, now);
+        }
+    }
+
+    /// Takes a node for gone because others say so: what must never be, for worlds with that
+    /// defect.
+    pub(super) fn believe(&mut self, setup: &Setup, id: NodeId, now: Millis) {
+        if let (Self::Prober(probing), Some(number)) = (self, setup.numbers.get(&id)) {
+            probing.believe(*number, now);
+        }
+    }
+
     /// It answered a probe.
     pub(super) fn answered(&mut self, setup: &Setup, number: usize, nonce: u64, now: Millis) {
         if let Self::Prober(probing) = self {

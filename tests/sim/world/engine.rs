@@ -4,7 +4,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use echonet_protocol::machine::{Draws, Millis};
+use echonet_protocol::{
+    machine::{Draws, Millis},
+    time::UnixSeconds,
+};
 
 use super::links::Links;
 
@@ -49,6 +52,7 @@ pub(super) enum Input<M> {
 pub(super) struct Io<'a, M, T> {
     links: &'a Links,
     own: usize,
+    unix: UnixSeconds,
     sends: Vec<(usize, M, u64)>,
     syncs: Vec<u64>,
     notices: Vec<T>,
@@ -70,6 +74,11 @@ impl<M, T> Io<'_, M, T> {
         self.notices.push(notice);
     }
 
+    /// What the computer's clock on the wall shows.
+    pub(super) const fn unix(&self) -> UnixSeconds {
+        self.unix
+    }
+
     /// The world's own time, which only a model of something else may look at.
     pub(super) const fn world_now(&self) -> Millis {
         self.links.now
@@ -89,10 +98,18 @@ pub(super) struct Clock {
     pub(super) offset_ms: u64,
     /// Parts per million that it is too fast.
     pub(super) drift_ppm: i64,
+    /// By how much the clock on the wall is ahead.
+    pub(super) ahead_s: u64,
 }
 
 impl Clock {
     const MILLION: i128 = 1_000_000;
+    /// When worlds begin.
+    const UNIX: u64 = 1_800_000_000;
+
+    fn unix(self, world: Millis) -> UnixSeconds {
+        UnixSeconds(Self::UNIX + self.ahead_s + world.0 / 1000)
+    }
 
     fn local(self, world: Millis) -> Millis {
         let rate = Self::MILLION + i128::from(self.drift_ppm);
@@ -261,6 +278,7 @@ impl<N: Node> World<N> {
     /// All that it does takes longer.
     pub(super) fn slow(&mut self, number: usize, slow_ms: u64) {
         self.computers[number].slow_ms = slow_ms;
+        self.links.set_slow(number, slow_ms > 0);
     }
 
     /// Has a node look around, now.
@@ -322,6 +340,7 @@ impl<N: Node> World<N> {
         let mut io = Io {
             links: &self.links,
             own: number,
+            unix: computer.clock.unix(self.now),
             sends: Vec::new(),
             syncs: Vec::new(),
             notices: Vec::new(),
@@ -359,7 +378,7 @@ mod tests {
     #[test]
     fn clocks_that_are_wrong_wake_in_time() {
         for drift_ppm in [-10_000, 0, 137, 10_000] {
-            let clock = Clock { offset_ms: 5_000, drift_ppm };
+            let clock = Clock { offset_ms: 5_000, drift_ppm, ahead_s: 0 };
             for local in (5_000..2_000_000).step_by(997) {
                 let at = clock.world(Millis(local));
                 assert!(clock.local(at) >= Millis(local), "{drift_ppm} {local}");

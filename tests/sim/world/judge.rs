@@ -6,14 +6,17 @@ use std::{
     rc::Rc,
 };
 
-use echonet_protocol::{machine::Millis, placement_record::Strength};
+use echonet_protocol::{identity::NodeId, machine::Millis, placement_record::Strength};
 
 use super::{
     disk::Disk,
+    links::Links,
     message::Notice,
     setup::{Record, Setup},
 };
 
+/// Of whom nothing disturbed for so long, everybody knows that it is there.
+const SETTLED_MS: u64 = 30_000;
 /// How much of a segment's story is kept.
 const STORY_MAX: usize = 50;
 
@@ -43,6 +46,10 @@ pub(super) struct Totals {
     pub(super) bytes_lost: u64,
     /// Placements that faults and lies together took below what the promise covers.
     pub(super) beyond_promise: u64,
+    /// How often members were probed for what others said.
+    pub(super) hints: u64,
+    /// How often a node was found down while it ran.
+    pub(super) false_downs: u64,
     /// Faults that were left out because they would have broken the promise's premise.
     pub(super) faults_spared: u64,
     /// When all was whole again after the faults, milliseconds.
@@ -61,6 +68,8 @@ impl Totals {
         self.bytes_moved += other.bytes_moved;
         self.bytes_lost += other.bytes_lost;
         self.beyond_promise += other.beyond_promise;
+        self.hints += other.hints;
+        self.false_downs += other.false_downs;
         self.faults_spared += other.faults_spared;
         self.whole_after_ms += other.whole_after_ms;
     }
@@ -79,6 +88,8 @@ pub(super) struct Judge {
     pub(super) totals: Totals,
     pub(super) violation: Option<Violation>,
     newest: Vec<Rc<Record>>,
+    /// The newest on which no version rests that fewer than a quorum made.
+    finals: Vec<Rc<Record>>,
     /// By placement and version.
     committed: BTreeMap<(usize, u64), Rc<Record>>,
     copies: Vec<Copies>,
@@ -99,6 +110,7 @@ impl Judge {
             totals: Totals::default(),
             violation: None,
             newest: setup.first.clone(),
+            finals: setup.first.clone(),
             committed: BTreeMap::new(),
             copies,
             is_honest,
@@ -117,7 +129,7 @@ impl Judge {
     pub(super) fn note(
         &mut self,
         setup: &Setup,
-        live: &dyn Fn(usize) -> bool,
+        links: &Links,
         now: Millis,
         node: usize,
         notice: &Notice,
@@ -134,8 +146,16 @@ impl Judge {
             Notice::Removed { segment, index } if self.is_honest[node] => {
                 self.removed(setup, now, node, *segment, *index);
             }
-            Notice::Committed(record) => self.committed(setup, live, now, record),
-            Notice::Began { .. } => self.totals.began += 1,
+            Notice::Committed(record) => {
+                self.committed(setup, &|number| links.is_live(number), now, record);
+            }
+            Notice::Began { placement, gone, .. } => {
+                self.totals.began += 1;
+                self.taken_for_gone(links, now, node, *placement, gone);
+            }
+            Notice::FoundDown { node } => {
+                self.totals.false_downs += u64::from(links.is_live(*node));
+            }
             Notice::Ended { how, bytes, replaced, .. } => {
                 self.totals.bytes_moved += bytes;
                 match *how {
@@ -147,10 +167,31 @@ impl Judge {
                     _ => self.totals.failed += 1,
                 }
             }
+            Notice::Hinted => self.totals.hints += 1,
             Notice::OverQuota if self.is_honest[node] => {
                 self.blame("a quota was passed", now, None, format!("node {node}"));
             }
             _ => {}
+        }
+    }
+
+    /// Honest nodes that nothing disturbs reach one another, whatever others say of them.
+    fn taken_for_gone(
+        &mut self,
+        links: &Links,
+        now: Millis,
+        node: usize,
+        placement: usize,
+        gone: &[usize],
+    ) {
+        let is_undoubted =
+            |number: usize| self.is_honest[number] && links.is_settled(number, SETTLED_MS);
+        if !is_undoubted(node) {
+            return;
+        }
+        if let Some(holder) = gone.iter().find(|holder| is_undoubted(**holder)) {
+            let detail = format!("holder {holder}, by node {node}");
+            self.blame("a reachable holder was taken for gone", now, Some(placement), detail);
         }
     }
 
@@ -183,6 +224,9 @@ impl Judge {
             let detail = format!("version {}: {one:?}, {other:?}", record.version);
             self.blame("a version was committed twice", now, Some(placement), detail);
             return;
+        }
+        if !is_weak(record) && record.wins_over(&self.finals[placement]) {
+            self.finals[placement] = Rc::clone(record);
         }
         if !record.wins_over(&before) {
             return;
@@ -310,38 +354,73 @@ impl Judge {
         self.newest.iter().filter(|record| !self.is_excused[record.placement]).find_map(|record| {
             let placement = record.placement;
             let scheme = setup.segment_of(placement).scheme;
-            let copies = &self.copies[setup.placements[placement].segment];
-            if record.holders.len() < scheme.n() {
-                return Some((
-                    placement,
-                    format!("{} holders of {}", record.holders.len(), scheme.n()),
-                ));
+            let rival = &self.finals[placement];
+            let goes_by = |node: usize, record: &Record| {
+                self.is_honest[node] && knows(node, placement) == Some(record.version)
+            };
+            // While a quorum goes by the version before, a weak one of the others is no obligation.
+            let stayed = rival.holders.iter().filter(|(_, n)| is_up(*n) && goes_by(*n, rival));
+            let is_passed_over = is_weak(record) && stayed.count() >= scheme.change_quorum();
+            let due = if is_passed_over { rival } else { record };
+            if due.holders.len() < scheme.n() {
+                let detail = format!("{} holders of {}", due.holders.len(), scheme.n());
+                return Some((placement, detail));
             }
-            record.holders.iter().find_map(|(index, node)| {
-                let is_honest = self.is_honest[*node];
-                let has = copies.get(&(*index, *node)).copied().unwrap_or(false);
-                let version = knows(*node, placement);
-                let wrong = if !is_up(*node) {
-                    "is gone"
-                } else if is_honest && !has {
-                    "lacks its shard"
-                } else if is_honest && version != Some(record.version) {
-                    "does not know the newest version"
-                } else {
-                    return None;
-                };
-                let detail = format!(
-                    "version {}: holder {node} of shard {index} {wrong} (knows {version:?})",
-                    record.version
-                );
-                Some((placement, detail))
+            due.holders.iter().find_map(|(index, node)| {
+                let is_fine = goes_by(*node, due) || (is_passed_over && goes_by(*node, record));
+                let wrong = self.wrong_with(setup, due, (*index, *node), is_up(*node), is_fine)?;
+                let (version, known) = (due.version, knows(*node, placement));
+                Some((
+                    placement,
+                    format!(
+                        "version {version}: holder {node} of shard {index} {wrong} (knows {known:?})"
+                    ),
+                ))
             })
+        })
+    }
+
+    fn wrong_with(
+        &self,
+        setup: &Setup,
+        record: &Record,
+        (index, node): (u8, usize),
+        is_up: bool,
+        is_newest: bool,
+    ) -> Option<&'static str> {
+        let copies = &self.copies[setup.placements[record.placement].segment];
+        let has = copies.get(&(index, node)).copied().unwrap_or(false);
+        match self.is_honest[node] {
+            _ if !is_up => Some("is gone"),
+            true if !has => Some("lacks its shard"),
+            true if !is_newest => Some("does not know the newest version"),
+            _ => None,
+        }
+    }
+
+    /// An honest node that runs and is down in the view of another: who, by whom.
+    pub(super) fn down(
+        &self,
+        setup: &Setup,
+        is_up: &dyn Fn(usize) -> bool,
+        views: &dyn Fn(usize) -> Vec<NodeId>,
+    ) -> Option<(usize, usize)> {
+        let honest = |number: &usize| self.is_honest[*number] && is_up(*number);
+        (0..self.is_honest.len()).filter(honest).find_map(|by| {
+            let all = views(by).into_iter().filter_map(|id| setup.numbers.get(&id).copied());
+            all.filter(honest).map(|whom| (whom, by)).next()
         })
     }
 
     /// It was not whole in time.
     pub(super) fn never_whole(&mut self, now: Millis, placement: usize, detail: String) {
         self.blame("a segment did not return to n", now, Some(placement), detail);
+    }
+
+    /// Somebody stays down in the view of another.
+    pub(super) fn stays_down(&mut self, now: Millis, whom: usize, by: usize) {
+        let detail = format!("node {whom}, by node {by}");
+        self.blame("a node that runs stays down for another", now, None, detail);
     }
 
     fn tell(&mut self, setup: &Setup, now: Millis, node: usize, notice: &Notice) {
@@ -353,11 +432,13 @@ impl Judge {
             Notice::Began { placement, .. }
             | Notice::Ended { placement, .. }
             | Notice::Refused { placement, .. } => setup.placements[*placement].segment,
-            Notice::OverQuota => return,
+            Notice::OverQuota | Notice::FoundDown { .. } | Notice::Hinted => return,
         };
         let text = match notice {
             Notice::Learned(record) => format!("learned version {}", record.version),
-            Notice::Began { placement, what } => format!("began {what} of {placement}"),
+            Notice::Began { placement, what, gone } => {
+                format!("began {what} of {placement}; gone: {gone:?}")
+            }
             Notice::Committed(record) => {
                 format!("committed version {}: {:?}", record.version, record.holders)
             }

@@ -1,5 +1,6 @@
 //! The network between the computers: latency, loss, duplication, reordering and
 //! partitions. Messages between two that are cut off from one another are lost.
+//! It remembers since when nothing disturbs whom, for the judges.
 
 use echonet_protocol::machine::{Draws, Millis};
 
@@ -35,44 +36,83 @@ pub(super) struct Cut {
 /// All links.
 #[derive(Debug)]
 pub(super) struct Links {
-    pub(super) weather: Weather,
     pub(super) now: Millis,
+    usual: Weather,
+    weather: Weather,
     cuts: Vec<Cut>,
     is_up: Vec<bool>,
+    is_slow: Vec<bool>,
     paused_until: Vec<Millis>,
+    /// When something about all links, or about one computer, last changed.
+    changed: Millis,
+    disturbed: Vec<Millis>,
 }
 
 impl Links {
     pub(super) const fn new(weather: Weather) -> Self {
         Self {
-            weather,
             now: Millis(0),
+            usual: weather,
+            weather,
             cuts: Vec::new(),
             is_up: Vec::new(),
+            is_slow: Vec::new(),
             paused_until: Vec::new(),
+            changed: Millis(0),
+            disturbed: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self) {
         self.is_up.push(false);
+        self.is_slow.push(false);
         self.paused_until.push(Millis(0));
+        self.disturbed.push(Millis(0));
     }
 
     pub(super) fn set_up(&mut self, number: usize, is_up: bool) {
         self.is_up[number] = is_up;
         self.paused_until[number] = Millis(0);
+        self.disturbed[number] = self.now;
+    }
+
+    pub(super) fn set_slow(&mut self, number: usize, is_slow: bool) {
+        self.is_slow[number] = is_slow;
+        self.disturbed[number] = self.now;
     }
 
     pub(super) fn set_paused(&mut self, number: usize, until: Millis) {
         self.paused_until[number] = until;
+        self.disturbed[number] = self.now.max(until);
+    }
+
+    /// None: as it usually is.
+    pub(super) fn set_weather(&mut self, weather: Option<Weather>) {
+        self.weather = weather.unwrap_or(self.usual);
+        self.changed = self.now;
     }
 
     pub(super) fn cut(&mut self, cut: Cut) {
         self.cuts.push(cut);
+        self.changed = self.now;
     }
 
     pub(super) fn mend(&mut self, number: usize) {
         self.cuts.retain(|cut| cut.number != number);
+        self.changed = self.now;
+    }
+
+    /// Whether every message to and from a computer came through, in good time, for so long.
+    pub(super) fn is_settled(&self, number: usize, for_ms: u64) -> bool {
+        let is_over = |at: Millis| at <= self.now && self.now.since(at) >= for_ms;
+        let Weather { loss_permille, late_permille, .. } = self.usual;
+        let is_fair = self.weather == self.usual && (loss_permille, late_permille) == (0, 0);
+        is_fair
+            && self.cuts.is_empty()
+            && self.is_up[number]
+            && !self.is_slow[number]
+            && is_over(self.changed)
+            && is_over(self.disturbed[number])
     }
 
     /// Whether a computer runs and is on the near side of every cut.
@@ -144,6 +184,36 @@ mod tests {
         assert!(links.answers(0, 2));
         links.set_up(2, false);
         assert!(!links.answers(0, 2));
+    }
+
+    #[test]
+    fn who_was_disturbed_is_not_settled_for_a_while() {
+        let mut links = Links::new(CALM);
+        (0..2).for_each(|_| links.add());
+        (0..2).for_each(|number| links.set_up(number, true));
+        let settled = |links: &Links| [0, 1].map(|number| links.is_settled(number, 100));
+        links.now = Millis(100);
+        assert_eq!(settled(&links), [true, true]);
+        links.set_slow(0, true);
+        links.set_paused(1, Millis(150));
+        links.now = Millis(240);
+        assert_eq!(settled(&links), [false, false], "slow, and just awake");
+        links.now = Millis(250);
+        assert_eq!(settled(&links), [false, true]);
+        links.set_weather(Some(Weather { loss_permille: 1, ..CALM }));
+        links.now = Millis(900);
+        assert_eq!(settled(&links), [false, false]);
+        links.set_weather(None);
+        links.set_slow(0, false);
+        links.now = Millis(1_000);
+        assert_eq!(settled(&links), [true, true]);
+        links.cut(Cut { number: 1, far: vec![false; 2], is_one_way: false });
+        links.now = Millis(2_000);
+        assert_eq!(settled(&links), [false, false]);
+        links.set_up(0, false);
+        links.mend(1);
+        links.now = Millis(3_000);
+        assert_eq!(settled(&links), [false, true]);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use echonet_protocol::{
     agreement::{Answer, Ask},
-    identity::Signed,
-    lease,
+    identity::{NodeId, Signed},
+    lease, membership,
 };
 
 use super::setup::Record;
@@ -49,6 +49,12 @@ pub(super) enum Message {
     Vote { nonce: u64, ask: Rc<Ask> },
     /// The holder's word, durable.
     Voted { nonce: u64, answer: Rc<Answer> },
+    /// A member asks another, under its own number.
+    Swim { id: u64, ask: Rc<membership::Ask> },
+    /// The answer.
+    Swum { id: u64, answer: Rc<membership::Answer> },
+    /// These nodes joined, somebody says.
+    Introduce(Rc<Vec<NodeId>>),
 }
 
 /// To the judges.
@@ -62,12 +68,16 @@ pub(super) enum Notice {
     Committed(Rc<Record>),
     /// A node takes this for the newest version.
     Learned(Rc<Record>),
-    /// A task began.
-    Began { placement: usize, what: &'static str },
+    /// A task began; which of the holders that are to be replaced the node takes for gone.
+    Began { placement: usize, what: &'static str, gone: Vec<usize> },
     /// A task ended.
     Ended { placement: usize, how: &'static str, bytes: u64, replaced: usize },
     /// The others did not go along.
     Refused { placement: usize, why: String },
     /// More bytes are kept than the owner of the disk allowed.
     OverQuota,
+    /// A member found another down.
+    FoundDown { node: usize },
+    /// Somebody said something about a member, which is therefore probed.
+    Hinted,
 }

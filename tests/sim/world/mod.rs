@@ -7,6 +7,8 @@
 //! No decision that a machine of the node takes is taken here.
 
 mod agreement;
+mod defect;
+mod detection;
 mod detector;
 mod disk;
 mod engine;
@@ -19,5 +21,11 @@ mod report;
 mod scene;
 mod setup;
 mod task;
+mod trials;
 
-pub use self::report::{Options, Played, play_seed, simulate};
+pub use self::{
+    defect::Defect,
+    detection::{Detection, DetectionOptions, detect, measure_detection},
+    report::{Options, Played, play_seed, simulate},
+    trials::{Talk, noticed, talk},
+};

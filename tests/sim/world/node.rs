@@ -3,12 +3,14 @@
 //! messages; no decision that a machine takes is taken here.
 
 mod hostile;
+mod malice;
 mod serving;
+mod swim;
 mod voting;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -18,10 +20,12 @@ use echonet_archive::keeper::{
 use echonet_protocol::{
     identity::NodeId,
     machine::{Draws, Machine, Millis},
+    membership::Life,
 };
 
 use super::{
     agreement::Oracle,
+    defect::Defect,
     detector::Detector,
     disk::{Disk, Write},
     engine::{Input, Io, Node},
@@ -30,8 +34,11 @@ use super::{
     task::{Step, Task},
 };
 
-use self::voting::Voting;
 pub(super) use self::{hostile::Nature, serving::way_ms};
+use self::{
+    swim::{Around, Swim},
+    voting::Voting,
+};
 
 pub(super) type Out<'a> = Io<'a, Message, Notice>;
 
@@ -45,6 +52,14 @@ pub(super) struct Common {
     pub(super) oracle: RefCell<Oracle>,
     /// Who has joined so far: stands in for the members that a node knows.
     pub(super) members: RefCell<Vec<bool>>,
+    /// What all honest nodes do wrong.
+    pub(super) defect: Option<Defect>,
+}
+
+impl Common {
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
 }
 
 /// See the module's documentation.
@@ -58,6 +73,8 @@ pub(super) struct SimNode {
     pub(super) now: Millis,
     /// The newest record of each placement, written or being written.
     pub(super) known: BTreeMap<usize, Rc<Record>>,
+    /// Who said itself that it goes by a record that wins over this node's own.
+    pub(super) gone_over: BTreeMap<usize, BTreeSet<usize>>,
     tasks: BTreeMap<u64, Task>,
     nonce: u64,
     draws: Draws,
@@ -68,6 +85,8 @@ pub(super) struct SimNode {
     is_draining: bool,
     /// Its part in agreements, where they are real.
     voting: Option<Box<Voting>>,
+    /// Its part in the membership, from its start on.
+    pub(super) swim: Option<Box<Swim>>,
     /// What it says to itself.
     local: VecDeque<Message>,
 }
@@ -101,6 +120,7 @@ impl SimNode {
             keeper,
             now,
             known,
+            gone_over: BTreeMap::new(),
             tasks: BTreeMap::new(),
             nonce,
             draws,
@@ -109,6 +129,7 @@ impl SimNode {
             house_at,
             is_draining: false,
             voting,
+            swim: None,
             local: VecDeque::new(),
         }
     }
@@ -123,6 +144,12 @@ impl SimNode {
         &self.common.setup
     }
 
+    /// Members that are down in this node's view.
+    pub(super) fn down(&self) -> Vec<NodeId> {
+        let views = self.swim.iter().flat_map(|swim| swim.views());
+        views.filter(|(_, view)| view.life == Life::Down).map(|(node, _)| node).collect()
+    }
+
     fn id(&self, number: usize) -> NodeId {
         self.common.setup.ids[number]
     }
@@ -135,6 +162,20 @@ impl SimNode {
         }
         if std::mem::take(&mut self.disk.has_forgotten_votes) {
             self.abstain(io);
+        }
+        if self.setup().has_probers {
+            let (own, nature, seed) = (self.own, self.nature, self.draws.next_u64());
+            let Self { common, detector, now, .. } = self;
+            let around = Around { common, detector, now: *now, io };
+            self.swim = Some(Box::new(Swim::new(&around, own, nature, seed)));
+        }
+    }
+
+    /// Does something in the membership.
+    fn swim(&mut self, io: &mut Out<'_>, act: impl FnOnce(&mut Swim, &mut Around<'_, '_>)) {
+        let Self { swim, common, detector, now, .. } = self;
+        if let Some(swim) = swim {
+            act(swim, &mut Around { common, detector, now: *now, io });
         }
     }
 
@@ -177,11 +218,20 @@ impl SimNode {
         if !is_concerned || !self.may_go_by(record) {
             return;
         }
+        self.gone_over.remove(&record.placement);
         self.known.insert(record.placement, Rc::clone(record));
         self.disk.write(Write::Record(Rc::clone(record)));
         io.note(Notice::Learned(Rc::clone(record)));
         self.hold(record);
         self.check_own(record);
+    }
+
+    /// Another told which record it goes by.
+    fn goes_by(&mut self, from: usize, record: &Record) {
+        let known = self.known.get(&record.placement);
+        if known.is_some_and(|known| record.wins_over(known)) {
+            self.gone_over.entry(record.placement).or_default().insert(from);
+        }
     }
 
     fn pledges(&self, record: &Record) -> bool {
@@ -235,6 +285,11 @@ impl SimNode {
             Message::Voted { nonce, answer } => {
                 self.step(nonce, Step::Voted { from, answer }, io);
             }
+            Message::Swim { id, ask } => self.swim(io, |swim, at| swim.asked(at, from, id, &ask)),
+            Message::Swum { id, answer } => {
+                self.swim(io, |swim, at| swim.answered(at, from, id, &answer));
+            }
+            Message::Introduce(nodes) => self.swim(io, |swim, at| swim.introduced(at, &nodes)),
             Message::Ask { shards, versions } => self.asked(from, &shards, &versions, io),
             Message::Has(shards) => {
                 for (segment, index, has) in shards.iter() {
@@ -249,7 +304,10 @@ impl SimNode {
                     io.send(from, Message::Record(Rc::clone(record)), 0);
                 }
             }
-            Message::Record(record) => self.learn(&record, io),
+            Message::Record(record) => {
+                self.goes_by(from, &record);
+                self.learn(&record, io);
+            }
             Message::Read { nonce, segment, index } => self.read(from, nonce, segment, index, io),
             Message::Put { nonce, record, index, is_right } => {
                 self.put(from, nonce, &record, index, is_right, io);
@@ -298,7 +356,9 @@ impl SimNode {
                 KeeperOutput::AskHas { node, shards } => self.ask(node, &shards, io),
                 KeeperOutput::Start { key, version, task } => {
                     let placement = self.common.setup.by_key[&key];
-                    let known = self.known.get(&placement).filter(|r| r.version == version);
+                    let may = !self.common.has(Defect::NeverRepairs);
+                    let known = self.known.get(&placement);
+                    let known = known.filter(|record| record.version == version && may);
                     match known.map(Rc::clone) {
                         Some(record) => self.begin(record, task, io),
                         None => self.keeper.handle(
@@ -317,12 +377,20 @@ impl SimNode {
             Wanted::Repair { .. } => "repair",
             Wanted::HandOver { .. } => "hand-over",
         };
-        io.note(Notice::Began { placement: record.placement, what });
+        let gone = self.gone(&record, &wanted);
+        io.note(Notice::Began { placement: record.placement, what, gone });
         self.nonce += 1;
         let nonce = self.nonce;
         let task = Task::new(nonce, record, wanted, self.now, self.draws.next_u64());
         self.tasks.insert(nonce, task);
         self.step(nonce, Step::Tick, io);
+    }
+
+    /// Holders to be replaced that this node takes for gone.
+    fn gone(&self, record: &Record, wanted: &Wanted) -> Vec<usize> {
+        let Wanted::Repair { lost, .. } = wanted else { return Vec::new() };
+        let holders = record.holders.iter().filter(|(index, _)| lost.contains(index));
+        holders.map(|(_, holder)| *holder).filter(|holder| !self.may_reach(*holder)).collect()
     }
 
     fn ask(
@@ -378,6 +446,9 @@ impl Node for SimNode {
             Input::Durable(write) => self.durable(write, io),
             Input::Tick => {}
         }
+        if self.swim.as_ref().is_some_and(|swim| swim.wake() <= self.now) {
+            self.swim(io, Swim::tick);
+        }
         if self.detector.wake().is_some_and(|at| at <= self.now) {
             self.detect(io);
         }
@@ -409,7 +480,8 @@ impl Node for SimNode {
     fn wake(&self) -> Option<Millis> {
         let tasks = self.tasks.values().map(Task::wake).min();
         let votes = self.voting.as_ref().and_then(|voting| voting.wake());
-        let all = [self.keeper.timeout(), self.detector.wake(), Some(self.house_at), tasks, votes];
+        let (detector, swim) = (self.detector.wake(), self.swim.as_ref().map(|swim| swim.wake()));
+        let all = [self.keeper.timeout(), detector, swim, Some(self.house_at), tasks, votes];
         all.into_iter().flatten().min()
     }
 

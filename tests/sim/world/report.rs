@@ -7,6 +7,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use super::{
@@ -29,6 +30,8 @@ pub struct Options {
     pub first: u64,
     /// Nodes in each world.
     pub nodes: usize,
+    /// Worlds at a time; none: as many as there are cores.
+    pub jobs: Option<usize>,
     /// Whether to say a line about each.
     pub is_verbose: bool,
 }
@@ -53,15 +56,17 @@ pub fn play_seed(seed: u64, nodes: usize) -> Played {
     Played { failure, events, committed }
 }
 
-/// Plays many seeds on all cores, prints the first one, failures and a summary.
+/// Plays many seeds, several at a time, prints the first one, failures and a summary.
 ///
 /// # Errors
 /// When in any world something happened that must not.
 pub fn simulate(options: &Options) -> anyhow::Result<()> {
-    let Options { seeds, first, nodes, is_verbose } = *options;
+    let Options { seeds, first, nodes, jobs, is_verbose } = *options;
     say(&format!("seeds {first} to {}, {nodes} nodes each", first + seeds.saturating_sub(1)));
     let (next, totals) = (AtomicU64::new(0), Mutex::new((Totals::default(), Vec::new())));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = jobs.unwrap_or_else(cores).max(1);
+    let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -82,6 +87,7 @@ pub fn simulate(options: &Options) -> anyhow::Result<()> {
     });
     let (totals, failed) = totals.into_inner().unwrap_or_default();
     say(&summary(seeds, nodes, &totals, &failed));
+    say(&format!("{} s", began.elapsed().as_secs()));
     anyhow::ensure!(failed.is_empty(), "{} of {seeds} seeds failed", failed.len());
     Ok(())
 }
@@ -97,11 +103,13 @@ fn note(totals: &Mutex<(Totals, Vec<u64>)>, script: &Script, ended: Ended) {
     };
     if is_told {
         say(&tell(script, ended));
+    } else if let Some(violation) = &ended.violation {
+        say(&format!("seed {} fails: {violation:?}", script.seed));
     }
 }
 
 /// The one place that prints.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     use std::io::Write as _;
     // Nobody is left to tell where standard output is closed.
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -130,16 +138,18 @@ fn summary(seeds: u64, nodes: usize, totals: &Totals, failed: &[u64]) -> String 
     let _ = writeln!(
         text,
         "{} MiB lost, {} MiB moved: {per_lost:.1} bytes for each one lost; whole again after \
-         {} s on average\n{} faults spared, {} placements beyond the promise",
+         {} s on average\n{} faults spared, {} placements beyond the promise, {} times one that \
+         ran was found down",
         totals.bytes_lost >> 20,
         totals.bytes_moved >> 20,
         totals.whole_after_ms / seeds.max(1) / 1000,
         totals.faults_spared,
         totals.beyond_promise,
+        totals.false_downs,
     );
     text += match nodes <= FULL_NODES_MAX {
         true => {
-            "failure detection by the prober itself; agreement by its own machines in every \
+            "failure detection by the prober and the membership themselves; agreement by its own machines in every \
                  second world (few holders), by a model in the others\n"
         }
         false => "failure detection and agreement: models fitted to the machines\n",

@@ -10,6 +10,7 @@ use echonet_protocol::{
 
 use super::{
     agreement::Oracle,
+    defect::Defect,
     disk::{Disk, Shard},
     engine::{Clock, Stepped, World},
     judge::{Judge, Totals, Violation},
@@ -35,8 +36,14 @@ pub(super) struct Script {
     pub(super) size: Size,
     /// Of a hundred nodes so many are hostile.
     pub(super) hostile_percent: u64,
+    /// Whether those that are hostile only talk, and keep what they promised.
+    pub(super) is_talk: bool,
     pub(super) weather: Weather,
+    /// Whether the clocks on some walls are wrong by minutes.
+    pub(super) has_wrong_clocks: bool,
+    pub(super) timing: Timing,
     pub(super) plan: Plan,
+    pub(super) defect: Option<Defect>,
 }
 
 impl Script {
@@ -48,16 +55,30 @@ impl Script {
         let has_probers = nodes <= FULL_NODES_MAX;
         let size = Size { nodes, joiners, segments, has_voters, has_probers };
         let span = Span { nodes, joiners, faults_ms: 240_000, calm_ms: 600_000 };
+        let is_lossy = draws.below(2) == 0;
         let weather = Weather {
             latency_ms: draws.below(60),
             jitter_ms: 1 + draws.below(60),
-            loss_permille: draws.below(3) * draws.below(20),
+            loss_permille: if is_lossy { draws.below(3) * draws.below(20) } else { 0 },
             twice_permille: draws.below(20),
-            late_permille: draws.below(5),
+            // Every other world loses nothing: there nobody may be taken for gone.
+            late_permille: if is_lossy { draws.below(5) } else { 0 },
         };
         let hostile_percent = if draws.below(2) == 0 { 0 } else { draws.below(12) };
         let plan = Plan::new(draws.next_u64(), span);
-        Self { seed, size, hostile_percent, weather, plan }
+        let (is_talk, timing, defect) = (false, Timing::DEVELOPMENT, None);
+        let has_wrong_clocks = true;
+        Self {
+            seed,
+            size,
+            hostile_percent,
+            is_talk,
+            weather,
+            has_wrong_clocks,
+            timing,
+            plan,
+            defect,
+        }
     }
 }
 
@@ -77,14 +98,16 @@ enum Off {
     Runs,
 }
 
-struct Scene {
-    world: World<SimNode>,
-    common: Rc<Common>,
-    judge: Judge,
+/// A world under way.
+pub(super) struct Scene {
+    pub(super) world: World<SimNode>,
+    pub(super) common: Rc<Common>,
+    pub(super) judge: Judge,
     plan: Plan,
     natures: Vec<Nature>,
     off: Vec<Off>,
-    calm: Weather,
+    /// When all was whole for the first time after the faults.
+    whole_after_ms: Option<u64>,
     draws: Draws,
 }
 
@@ -105,12 +128,13 @@ pub(super) fn play(script: &Script) -> Ended {
 }
 
 impl Scene {
-    fn new(script: &Script) -> Self {
+    pub(super) fn new(script: &Script) -> Self {
         let mut draws = Draws::new(script.seed ^ 0xEC40);
-        let setup = Setup::new(draws.next_u64(), &script.size, Timing::DEVELOPMENT);
+        let setup = Setup::new(draws.next_u64(), &script.size, script.timing.clone());
         let all = setup.ids.len();
         let natures: Vec<Nature> = (0..all)
             .map(|_| match draws.below(100) < script.hostile_percent {
+                true if script.is_talk => Nature::talkative(&mut draws),
                 true => Nature::hostile(&mut draws),
                 false => Nature::HONEST,
             })
@@ -118,21 +142,26 @@ impl Scene {
         let mut world = World::new(draws.next_u64(), Links::new(script.weather));
         for _ in 0..all {
             let drift_ppm = draws.below(4_000) as i64 - 2_000;
-            let clock = Clock { offset_ms: draws.below(1 << 40), drift_ppm };
+            // Most clocks on walls are right by seconds, some by minutes.
+            let is_wrong = draws.below(20) == 0 && script.has_wrong_clocks;
+            let ahead_s = draws.below(if is_wrong { 600 } else { 6 });
+            let clock = Clock { offset_ms: draws.below(1 << 40), drift_ppm, ahead_s };
             world.add(clock, 1 + draws.below(60));
         }
         let judge = Judge::new(&setup, natures.iter().map(|n| n.is_honest()).collect());
         let mut oracle = Oracle::default();
         setup.first.iter().for_each(|record| oracle.begin(Rc::clone(record)));
         let members = RefCell::new(vec![false; all]);
-        let common = Rc::new(Common { setup, oracle: RefCell::new(oracle), members });
+        let (oracle, defect) = (RefCell::new(oracle), script.defect);
+        let common = Rc::new(Common { setup, oracle, members, defect });
         let off = (0..all).map(|_| Off::Never).collect();
-        let (plan, calm) = (script.plan.clone(), script.weather);
-        Self { world, common, judge, plan, natures, off, calm, draws }
+        let plan = script.plan.clone();
+        let whole_after_ms = None;
+        Self { world, common, judge, plan, natures, off, whole_after_ms, draws }
     }
 
     /// Everything is where the publishers put it.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         let common = Rc::clone(&self.common);
         let setup = &common.setup;
         let mut disks: Vec<Disk> = setup.quota_bytes.iter().map(|q| Disk::new(*q)).collect();
@@ -194,6 +223,17 @@ impl Scene {
         }
     }
 
+    /// Lets it go on until a time, without the faults of its plan.
+    pub(super) fn advance(&mut self, until: Millis) {
+        while self.world.now < until
+            && let Some(stepped) = self.world.step()
+        {
+            if matches!(stepped, Stepped::Node) {
+                self.hear();
+            }
+        }
+    }
+
     /// The judges hear what nodes say.
     fn hear(&mut self) {
         if self.world.notices.is_empty() {
@@ -201,9 +241,8 @@ impl Scene {
         }
         let notices = std::mem::take(&mut self.world.notices);
         let Self { judge, world, common, .. } = self;
-        let live = |number: usize| world.links.is_live(number);
         for (node, notice) in &notices {
-            judge.note(&common.setup, &live, world.now, *node, notice);
+            judge.note(&common.setup, &world.links, world.now, *node, notice);
         }
     }
 
@@ -217,13 +256,21 @@ impl Scene {
         let knows = |number: usize, placement: usize| {
             Some(world.node(number)?.known.get(&placement)?.version)
         };
-        let Some((placement, detail)) = judge.unwhole(&common.setup, &is_up, &knows) else {
-            judge.totals.whole_after_ms = world.now.since(self.plan.calm_at);
-            return true;
-        };
-        if world.now >= self.plan.whole_by {
-            judge.never_whole(world.now, placement, detail);
-            return true;
+        let is_late = world.now >= self.plan.whole_by;
+        if let Some((placement, detail)) = judge.unwhole(&common.setup, &is_up, &knows) {
+            if is_late {
+                judge.never_whole(world.now, placement, detail);
+                return true;
+            }
+        } else {
+            let after_ms = world.now.since(self.plan.calm_at);
+            judge.totals.whole_after_ms = *self.whole_after_ms.get_or_insert(after_ms);
+            let views = |number: usize| world.node(number).map(SimNode::down).unwrap_or_default();
+            let Some((whom, by)) = judge.down(&common.setup, &is_up, &views) else { return true };
+            if is_late {
+                judge.stays_down(world.now, whom, by);
+                return true;
+            }
         }
         let next = world.now.after(LOOK_MS);
         world.call_at(next, CALL_LOOK);
@@ -232,7 +279,7 @@ impl Scene {
 
     fn calm_down(&mut self) {
         (0..self.plan.faults.len()).for_each(|number| self.ends(number));
-        self.world.links.weather = self.calm;
+        self.world.links.set_weather(None);
         for number in 0..self.off.len() {
             self.world.slow(number, 0);
             self.world.pause(number, Millis(0));
@@ -308,7 +355,7 @@ impl Scene {
                 Some(ms)
             }
             Fault::Storm { weather, ms } => {
-                self.world.links.weather = weather;
+                self.world.links.set_weather(Some(weather));
                 Some(ms)
             }
             Fault::Join { node } => {
@@ -342,7 +389,7 @@ impl Scene {
             }
             Some(Fault::Slow { node, .. }) => self.world.slow(node, 0),
             Some(Fault::Cut { .. }) => self.world.links.mend(call),
-            Some(Fault::Storm { .. }) => self.world.links.weather = self.calm,
+            Some(Fault::Storm { .. }) => self.world.links.set_weather(None),
             _ => {}
         }
     }
@@ -356,6 +403,15 @@ impl Scene {
         may
     }
 
+    /// The node is gone for ever, whatever was promised.
+    pub(super) fn remove(&mut self, node: usize) {
+        self.stop(node);
+        for (segment, index) in self.judge.of_node(node) {
+            self.judge.hit(&self.common.setup, node, segment, index, false);
+        }
+        self.off[node] = Off::Gone;
+    }
+
     fn kill(&mut self, node: usize) {
         let setup = &self.common.setup;
         let widest = setup.segments.iter().map(|s| s.scheme.n()).max().unwrap_or(0);
@@ -366,11 +422,7 @@ impl Scene {
         if !is_there || honest.count() < widest + 3 || !self.may_hit(node, &|_, _| true) {
             return;
         }
-        self.stop(node);
-        for (segment, index) in self.judge.of_node(node) {
-            self.judge.hit(&self.common.setup, node, segment, index, false);
-        }
-        self.off[node] = Off::Gone;
+        self.remove(node);
     }
 
     /// Every `of`th segment from `part` on is gone from the disk.

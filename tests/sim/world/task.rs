@@ -20,6 +20,7 @@ use echonet_protocol::{
 
 use super::{
     agreement::Answer,
+    defect::Defect,
     message::{Bytes, Message},
     node::{Out, SimNode, way_ms},
     setup::Record,
@@ -200,7 +201,10 @@ impl Task {
         let (live, quorum) = self.quorum(node, io);
         let now = io.world_now();
         let mut oracle = node.common.oracle.borrow_mut();
-        let answer = oracle.claim(now, &self.record, node.own, live, quorum);
+        let answer = match node.common.has(Defect::AgreesTwice) {
+            true => Answer::Granted,
+            false => oracle.claim(now, &self.record, node.own, live, quorum),
+        };
         drop(oracle);
         match answer {
             Answer::Granted => {
@@ -411,13 +415,28 @@ impl Task {
             .copied()
             .collect();
         holders.extend(self.receipts.iter().map(|(i, (n, _))| (*i, *n)));
+        if node.common.has(Defect::PlacesTwice)
+            && let Some(twice) = new.first()
+        {
+            holders.values_mut().take(2).for_each(|holder| *holder = *twice);
+        }
+        if node.common.has(Defect::MixesUp) {
+            let mut nodes: Vec<usize> = holders.values().copied().collect();
+            nodes.rotate_left(1);
+            holders = holders.keys().copied().zip(nodes).collect();
+        }
         let (placement, version) = (self.record.placement, self.record.version + 1);
         let holders = holders.into_iter().collect();
         let next = Record { placement, version, sequence: version, holders, proof: None };
         let next = Rc::new(next);
         let (live, quorum) = self.quorum(node, io);
         let common = Rc::clone(&node.common);
-        let answer = common.oracle.borrow_mut().commit(&self.record, &next, live, quorum);
+        let mut oracle = common.oracle.borrow_mut();
+        let answer = match common.has(Defect::AgreesTwice) {
+            true => Answer::Granted,
+            false => oracle.commit(&self.record, &next, live, quorum),
+        };
+        drop(oracle);
         match answer {
             Answer::Granted => {}
             Answer::Newer(record) => {

@@ -26,6 +26,10 @@ pub(crate) struct Probing {
     nonce: u64,
     told: BTreeMap<usize, Presence>,
     clock_at: Millis,
+    /// Whom it takes for gone without having probed them: see [`super::Detector::believe`].
+    believed: Vec<usize>,
+    /// Whether the prober may have something to say.
+    is_restless: bool,
 }
 
 impl Probing {
@@ -38,23 +42,45 @@ impl Probing {
             nonce: 0,
             told: BTreeMap::new(),
             clock_at: now,
+            believed: Vec::new(),
+            is_restless: false,
         }
     }
 
+    fn tell(&mut self, now: Millis, input: ProberInput) {
+        self.prober.handle(now, input);
+        self.is_restless = true;
+    }
+
     pub(super) fn watch(&mut self, id: NodeId, now: Millis) {
-        self.prober.handle(now, ProberInput::Watch(id));
+        self.tell(now, ProberInput::Watch(id));
+    }
+
+    pub(super) fn hint(&mut self, id: NodeId, now: Millis) {
+        self.tell(now, ProberInput::Hint(id));
+    }
+
+    pub(super) fn heard(&mut self, id: NodeId, now: Millis) {
+        self.tell(now, ProberInput::Observed(id));
+    }
+
+    pub(super) fn believe(&mut self, number: usize, now: Millis) {
+        if let Some(told) = self.told.get_mut(&number) {
+            *told = Presence::Unreachable { since: now };
+            self.believed.push(number);
+        }
     }
 
     pub(super) fn unwatch(&mut self, number: usize, id: NodeId, now: Millis) {
         self.told.remove(&number);
-        self.prober.handle(now, ProberInput::Unwatch(id));
+        self.tell(now, ProberInput::Unwatch(id));
     }
 
     pub(super) fn answered(&mut self, setup: &Setup, number: usize, nonce: u64, now: Millis) {
         if self.asked.get(&number).is_some_and(|(asked, _)| *asked == nonce) {
             self.asked.remove(&number);
             let (node, result) = (setup.ids[number], ProbeResult::Healthy);
-            self.prober.handle(now, ProberInput::Probed { node, result });
+            self.tell(now, ProberInput::Probed { node, result });
         }
     }
 
@@ -63,6 +89,9 @@ impl Probing {
     }
 
     pub(super) fn wake(&self) -> Option<Millis> {
+        if self.is_restless {
+            return Some(Millis(0));
+        }
         let late = self.asked.values().map(|(_, until)| *until).min();
         [self.prober.timeout(), late, Some(self.clock_at)].into_iter().flatten().min()
     }
@@ -82,7 +111,11 @@ impl Probing {
         if self.prober.timeout().is_some_and(|at| at <= now) {
             self.prober.handle(now, ProberInput::Tick);
         }
+        self.is_restless = false;
         let mut seen = Seen::default();
+        for number in std::mem::take(&mut self.believed) {
+            seen.changed.extend(self.told.get(&number).map(|presence| (number, *presence)));
+        }
         while let Some(output) = self.prober.poll() {
             match output {
                 ProberOutput::Probe(node) => {

@@ -8,6 +8,7 @@ use echonet_protocol::machine::Machine;
 
 use super::{Out, SimNode};
 use crate::world::{
+    defect::Defect,
     disk::{Shard, Write},
     message::{Bytes, Message},
     setup::Record,
@@ -102,17 +103,19 @@ impl SimNode {
             let receipt = receipt.clone().filter(|_| is_kept);
             Message::Receipt { nonce, index, is_kept, receipt }
         };
-        if self.nature.forgets {
+        if self.nature.forgets || self.common.has(Defect::KeepsNothing) {
             io.send(from, answer(true), 0);
             return;
         }
         let segment = self.setup().placements[record.placement].segment;
         let bytes = self.setup().segments[segment].shard_bytes;
-        let has_room = self.disk.used() + u64::from(bytes) <= self.disk.quota_bytes;
+        let has_room = self.disk.used() + u64::from(bytes) <= self.disk.quota_bytes
+            || self.common.has(Defect::IgnoresQuota);
         let is_new = !self.has(segment, index);
         // A shard is checked against the descriptor before anything is signed.
-        let is_right = is_right || self.nature.lies;
-        if !is_right || self.is_draining || (is_new && !has_room) {
+        let is_unchecked = self.common.has(Defect::TakesWrongBytes);
+        let is_right = (is_right || self.nature.lies) && !is_unchecked;
+        if !(is_right || is_unchecked) || self.is_draining || (is_new && !has_room) {
             io.send(from, answer(false), 0);
             return;
         }
@@ -172,7 +175,10 @@ impl SimNode {
                 let is_named = |p: &usize| {
                     self.known.get(p).and_then(|r| r.index_of(self.own)) == Some(*index)
                 };
-                !of.iter().any(|p| self.disk.pledges.contains_key(&(*p, *index)) || is_named(p))
+                self.common.has(Defect::DeletesHeld)
+                    || !of
+                        .iter()
+                        .any(|p| self.disk.pledges.contains_key(&(*p, *index)) || is_named(p))
             })
             .copied()
             .collect();

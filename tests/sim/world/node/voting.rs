@@ -23,6 +23,7 @@ use echonet_protocol::{
 
 use super::{Out, SimNode};
 use crate::world::{
+    defect::Defect,
     disk::Write,
     message::Message,
     setup::{EPOCH, Record, Setup},
@@ -59,10 +60,8 @@ impl Voting {
     /// With the rows that were durable.
     pub(super) fn new(setup: &Setup, own: usize, rows: &BTreeMap<[u8; 64], Vec<u8>>) -> Self {
         let rows = rows.iter().map(|(key, row)| (key.to_vec(), row.clone()));
-        let identity = setup.identities[own].clone();
-        let voter = Voter::new(identity, setup.network, VoterConfig::default(), rows);
         Self {
-            voter: voter.expect("rows of this very version"),
+            voter: voter(setup, own, rows),
             waiting: Vec::new(),
             asked: BTreeMap::new(),
             tickets: 0,
@@ -70,9 +69,22 @@ impl Voting {
         }
     }
 
+    /// Knows of nothing that it promised.
+    fn forget_promises(&mut self, setup: &Setup, own: usize) {
+        if self.persisting.is_empty() {
+            self.voter = voter(setup, own, std::iter::empty());
+        }
+    }
+
     pub(super) fn wake(&self) -> Option<Millis> {
         self.waiting.iter().map(|waiting| waiting.until).min()
     }
+}
+
+fn voter(setup: &Setup, own: usize, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Voter {
+    let identity = setup.identities[own].clone();
+    let voter = Voter::new(identity, setup.network, VoterConfig::default(), rows);
+    voter.expect("rows of this very version")
 }
 
 /// What this node observed.
@@ -102,6 +114,14 @@ impl Facts for Observed<'_> {
         let is_gone = matches!(self.presence(holder),
             Some(Presence::Unreachable { since }) if self.node.now.since(since) >= grace_ms);
         is_gone || self.said_lost.contains(&(index, *holder))
+    }
+
+    fn has_gone_over(&self, record: &PlacementRecord, holder: &NodeId) -> bool {
+        let (segment, owner) = (record.body.segment, record.body.owner);
+        let setup = self.node.setup();
+        let placement = setup.by_key.get(&echonet_archive::keeper::Key { segment, owner });
+        let over = placement.and_then(|placement| self.node.gone_over.get(placement));
+        over.zip(setup.numbers.get(holder)).is_some_and(|(over, number)| over.contains(number))
     }
 
     fn is_urgent(&self, record: &PlacementRecord) -> bool {
@@ -223,6 +243,9 @@ impl SimNode {
         io: &mut Out<'_>,
     ) {
         let Some(mut voting) = self.voting.take() else { return };
+        if self.common.has(Defect::ForgetsPromises) {
+            voting.forget_promises(self.setup(), self.own);
+        }
         voting.tickets += 1;
         let ticket = voting.tickets;
         voting.asked.insert(ticket, (from, nonce));
