@@ -8,7 +8,7 @@ use echonet_tests::durability::{
     Churn, Model, Played, Size, Study, Thresholds, play, published_cases, run, stressed_cases,
 };
 
-static STUDY: LazyLock<Study> = LazyLock::new(|| run(Size::Quick));
+static STUDY: LazyLock<Study> = LazyLock::new(|| run(Size::Quick, 2, None).unwrap());
 
 fn traffic(thresholds: Thresholds) -> f64 {
     let mut cases = STUDY.published.iter().filter(|one| one.case.thresholds == thresholds);

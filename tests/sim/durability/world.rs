@@ -20,6 +20,7 @@ use echonet_protocol::{
     machine::{Draws, Millis},
     segment::SegmentId,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     churn::{Churn, HOUR_MS, YEAR_H, repair_time_ms, uniform},
@@ -72,7 +73,7 @@ impl Scenario {
 }
 
 /// What came of it. Equal for equal scenarios.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Segments of which fewer than k shards existed at some time.
     pub losses: u64,
