@@ -445,7 +445,9 @@ impl<'a> World<'a> {
         let health = policy.health(segment.view(policy, &self.nodes, now));
         let indices: Vec<u8> = segment
             .indices()
-            .filter(|&i| health.rebuilds(segment.shard(i, &self.nodes), now, policy.grace_ms))
+            .zip(segment.shards(&self.nodes))
+            .filter(|(_, shard)| health.rebuilds(*shard, now, policy.grace_ms))
+            .map(|(index, _)| index)
             .collect();
         let (staying, spares) = (segment.without(&indices), segment.spare_nodes());
         let (scheme, id) = (policy.scheme, segment.id);
