@@ -60,7 +60,11 @@ enum Command {
         /// Seconds instead of minutes: a small network, few cases.
         #[arg(long)]
         quick: bool,
-        /// Where DURABILITY.md and durability.svg are written.
+        /// Cases that are played at once.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        jobs: usize,
+        /// Where DURABILITY.md and durability.svg are written, and finished cases
+        /// kept (cases.jsonl), which a second run does not play again.
         #[arg(long, value_name = "DIR", default_value = "docs")]
         out: PathBuf,
     },
@@ -95,8 +99,8 @@ fn main() -> anyhow::Result<()> {
                 seed,
             })
         }
-        Command::Study { quick, out } => {
-            run_and_write(if quick { Size::Quick } else { Size::Full }, &out)
+        Command::Study { quick, jobs, out } => {
+            run_and_write(if quick { Size::Quick } else { Size::Full }, jobs, &out)
         }
     }
 }

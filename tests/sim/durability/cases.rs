@@ -56,8 +56,8 @@ fn case(scheme: Scheme, thresholds: Thresholds, churn: Churn) -> Case {
         policy: thresholds.policy(scheme),
         churn,
         nodes: 10_000,
-        segments: if scheme.n() > 64 { 2_000 } else { 8_000 },
-        years: years_to_play(scheme, churn),
+        segments: if scheme.n() > 64 { 500 } else { 4_000 },
+        years: years_to_play(scheme, thresholds, churn),
         segment_bytes: if small { SMALL_SEGMENT_BYTES } else { SEGMENT_BYTES },
         repair_h: SETUP_H,
         node_bytes_per_s: NODE_BYTES_PER_S,
@@ -69,10 +69,20 @@ fn case(scheme: Scheme, thresholds: Thresholds, churn: Churn) -> Case {
     Case { scheme, thresholds, scenario, judged: false }
 }
 
-/// A year shows a dozen repairs of a segment; Storj's needs several times its
-/// long way down from 80 to the mark.
-fn years_to_play(scheme: Scheme, churn: Churn) -> f64 {
-    if scheme.n() > 64 { 5.0 * churn.lifetime_h / YEAR_H } else { 1.0 }
+/// Half a year shows several repairs of a segment. Less does where repairs never
+/// stop; without topping up, it takes longer until the first is due, and Storj's
+/// needs several times its long way down from 80 to the mark.
+fn years_to_play(scheme: Scheme, thresholds: Thresholds, churn: Churn) -> f64 {
+    let weak = scheme.m < 14 && churn.online() < 0.9;
+    if scheme.n() > 64 {
+        5.0 * churn.lifetime_h / YEAR_H
+    } else if weak || thresholds == Thresholds::Eager || churn == Churn::SUPERNODES {
+        0.3
+    } else if thresholds == Thresholds::Lazy {
+        1.0
+    } else {
+        0.5
+    }
 }
 
 /// Nodes leave within days and a repair takes a day, whatever its bytes:

@@ -11,6 +11,7 @@ mod nodes;
 mod plot;
 mod policies;
 mod report;
+mod saved;
 mod segments;
 pub mod stats;
 mod study;

@@ -4,7 +4,7 @@
 use super::{
     churn::Churn,
     markov::Model,
-    policies::Thresholds,
+    policies::{STORJ_PAPER, Thresholds},
     stats::short,
     study::{Played, Study},
     svg::Svg,
@@ -25,7 +25,10 @@ const STEPS: usize = 14;
 const ROW: f64 = 22.0;
 /// Where bars begin, and bytes per byte at both ends of their axis.
 const BARS_LEFT: f64 = 190.0;
-const TRAFFIC: (f64, f64) = (0.1, 1000.0);
+const TRAFFIC: (f64, f64) = (0.01, 10.0);
+/// Storj's white paper about 30 of 80, repaired at 45: chance of loss, and bytes
+/// moved per byte of content and month.
+const PAPER: (f64, f64) = (1e-25, 0.31);
 
 fn x(days: f64) -> f64 {
     LEFT + (RIGHT - LEFT) * (days / DAYS.0).ln() / (DAYS.1 / DAYS.0).ln()
@@ -62,14 +65,18 @@ pub(super) fn svg(study: &Study) -> String {
     lives(&mut svg);
     curves(&mut svg, study);
     points(&mut svg, &study.stressed);
+    bounds(&mut svg, &study.published);
     bars(&mut svg, &groups);
     svg.finish()
 }
 
 fn axes(svg: &mut Svg) {
     svg.text("ink title", (LEFT - 50.0, 28.0), "Annual chance that a segment is lost");
-    let legend = "solid: model at published repair times · dashed: model, repairs take a day · dots: simulated, with 95 % limits";
-    svg.text("soft", (LEFT - 50.0, 50.0), legend);
+    let legend =
+        "dots: simulated, repairs take a day, with 95 % limits · dashed: model of the same";
+    svg.text("soft", (LEFT - 50.0, 48.0), legend);
+    let legend = "arrows: simulated, nothing lost, 95 % bound · solid: model, repairs as long as simulated; an extrapolation";
+    svg.text("soft", (LEFT - 50.0, 66.0), legend);
     for exponent in (LEAST..=0).rev().step_by(5) {
         let at = y(10_f64.powi(exponent));
         svg.line("grid", (LEFT, at), (RIGHT, at));
@@ -155,6 +162,30 @@ fn points(svg: &mut Svg, stressed: &[Played]) {
     }
 }
 
+/// Where nothing was lost: below which chance the simulation says it is.
+fn bounds(svg: &mut Svg, published: &[Played]) {
+    let usual = |played: &&Played| {
+        let thresholds = played.case.thresholds;
+        played.outcome.losses == 0
+            && matches!(thresholds, Thresholds::Design | Thresholds::Storj(35))
+    };
+    for played in published.iter().filter(usual) {
+        let class = class(played);
+        // Next to one another: they are equal but for the size of the sample.
+        let aside = ["s0", "s1", "s2"].iter().position(|name| *name == class).unwrap_or(3);
+        let at = x(played.case.scenario.churn.lifetime_h / 24.0) + 7.0 * aside as f64 - 10.5;
+        let top = y(chance(played.limits().1));
+        svg.line(&format!("err {class}"), (at, top), (at, top + 16.0));
+        svg.path(
+            &format!("err {class}"),
+            &[(at - 3.0, top + 11.0), (at, top + 16.0), (at + 3.0, top + 11.0)],
+        );
+    }
+    let at = (x(Churn::YEAR.lifetime_h / 24.0), y(PAPER.0));
+    svg.dot("ring", at);
+    svg.text("soft end", (at.0 - 10.0, at.1 + 4.0), "Storj's white paper");
+}
+
 /// Cases under the name of their churn, in order.
 fn groups(published: &[Played]) -> Vec<(&'static str, Vec<&Played>)> {
     let mut groups: Vec<(&'static str, Vec<&Played>)> = Vec::new();
@@ -173,11 +204,11 @@ fn bars(svg: &mut Svg, groups: &[(&str, Vec<&Played>)]) {
     svg.text(
         "ink title",
         (LEFT - 50.0, top),
-        "Bytes that repairs move, per byte stored and year (logarithmic)",
+        "Bytes that repairs move, per byte of content and month (simulated; logarithmic)",
     );
     let rows: usize = groups.iter().map(|(_, members)| members.len() + 1).sum();
     let bottom = top + 22.0 + rows as f64 * ROW;
-    for exponent in -1..=3 {
+    for exponent in -2..=1 {
         let traffic = 10_f64.powi(exponent);
         let at = bar_x(traffic);
         svg.line("grid", (at, top + 14.0), (at, bottom));
@@ -197,6 +228,12 @@ fn bars(svg: &mut Svg, groups: &[(&str, Vec<&Played>)]) {
             let class = format!("bar {}", class(played));
             svg.bar(&class, (BARS_LEFT, at - ROW + 4.0), end - BARS_LEFT, ROW - 7.0);
             svg.text("ink", (end + 6.0, at - 5.0), &short(traffic));
+            if case.scheme == STORJ_PAPER {
+                let end = bar_x(PAPER.1);
+                svg.line("axis", (end, at - ROW + 1.0), (end, at));
+                let text = format!("white paper: {}", PAPER.1);
+                svg.text("soft", (end + 50.0, at - 5.0), &text);
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ fn published(played: &[Played]) -> String {
             churn = scenario.churn.name;
             text.push_str(&format!(
                 "\n**{churn}**\n\n\
-                 | scheme | thresholds | stored | lost, simulated | annual loss, simulated (95 %) | annual loss, model | moved per byte and year | urgent | due to repaired, mean | unreadable | spares |\n\
+                 | scheme | thresholds | stored | lost, simulated | annual loss, simulated (95 %) | annual loss, model | moved per byte and month | urgent | due to repaired, mean | unreadable | spares |\n\
                  |---|---|---|---|---|---|---|---|---|---|---|\n"
             ));
         }

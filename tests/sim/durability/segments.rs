@@ -63,26 +63,35 @@ impl Segment {
         self.spares.push_back((index, former));
     }
 
-    /// What probes of all who have the shard of an index show: the best of them.
-    pub(super) fn shard(&self, index: u8, nodes: &Nodes) -> Shard {
-        let spares = self.spares.iter().filter(|(of, _)| *of == index).map(|(_, node)| *node);
-        let mut since = None;
-        for node in std::iter::once(self.holders[index as usize]).chain(spares) {
+    /// What probes of all who have a shard show, by index: the best of them.
+    ///
+    /// One pass over holders and one over spares: this is where the time goes.
+    pub(super) fn shards(&self, nodes: &Nodes) -> Vec<Shard> {
+        let seen = |node: u32| {
             let node = nodes.get(node);
-            if node.up {
-                return Shard::Reachable;
-            }
-            since = since.max(Some(node.off_since));
+            if node.up { Shard::Reachable } else { Shard::Unreachable { since: node.off_since } }
+        };
+        let mut shards: Vec<Shard> = self.holders.iter().map(|&node| seen(node)).collect();
+        for &(index, node) in &self.spares {
+            let best = &mut shards[index as usize];
+            *best = match (*best, seen(node)) {
+                (Shard::Unreachable { since: one }, Shard::Unreachable { since: other }) => {
+                    Shard::Unreachable { since: one.max(other) }
+                }
+                (Shard::Reachable, _) => continue,
+                (_, spare) => spare,
+            };
         }
-        since.map_or(Shard::Lost, |since| Shard::Unreachable { since })
+        shards
     }
 
     /// What its holders know of it.
     pub(super) fn view(&self, policy: &Policy, nodes: &Nodes, now: Millis) -> View {
-        let shards = self.indices().map(|index| self.shard(index, nodes));
-        let mut view = View::of(shards, now, policy.grace_ms, true);
+        let shards = self.shards(nodes);
+        let mut view = View::of(shards.iter().copied(), now, policy.grace_ms, true);
         if view.kept < policy.scheme.n() {
-            let most = self.most_in_one_datacenter(policy, nodes, now);
+            let kept = shards.iter().map(|shard| shard.is_kept(now, policy.grace_ms));
+            let most = self.most_in_one_datacenter(kept, nodes);
             view.datacenter_safe = view.kept.saturating_sub(most) >= policy.scheme.k as usize;
         }
         view
@@ -93,24 +102,16 @@ impl Segment {
     }
 
     /// Holders of kept shards in the datacenter that has most of them.
-    pub(super) fn most_in_one_datacenter(
-        &self,
-        policy: &Policy,
-        nodes: &Nodes,
-        now: Millis,
-    ) -> usize {
+    fn most_in_one_datacenter(&self, kept: impl Iterator<Item = bool>, nodes: &Nodes) -> usize {
         let mut counts = [0_usize; DATACENTERS as usize];
         let mut most = 0;
-        for index in self.indices() {
-            if self.shard(index, nodes).is_kept(now, policy.grace_ms) {
-                let home = 1;
-                let datacenter = nodes.get(self.holders[index as usize]).datacenter;
-                let count = datacenter.map_or(home, |d| {
-                    counts[d as usize] += 1;
-                    counts[d as usize]
-                });
-                most = most.max(count);
-            }
+        for (&holder, _) in self.holders.iter().zip(kept).filter(|(_, kept)| *kept) {
+            let home = 1;
+            let count = nodes.get(holder).datacenter.map_or(home, |d| {
+                counts[d as usize] += 1;
+                counts[d as usize]
+            });
+            most = most.max(count);
         }
         most
     }

@@ -4,7 +4,10 @@
 use std::{
     fs,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -15,6 +18,7 @@ use super::{
     cases::{Case, Size, disaster_cases, published_cases, stressed_cases},
     markov::Model,
     plot, report,
+    saved::Saved,
     stats::{LOSSES_MIN, poisson_limits},
     world::{Outcome, play},
 };
@@ -86,52 +90,67 @@ pub struct Study {
     pub disasters: Vec<Played>,
 }
 
-/// Plays all cases, two at a time where there are two processors. Prints seeds
-/// and progress.
-#[must_use]
-pub fn run(size: Size) -> Study {
-    Study {
-        stressed: play_all("stressed", &stressed_cases(size)),
-        published: play_all("published", &published_cases(size)),
-        disasters: play_all("disaster", &disaster_cases(size)),
-    }
+/// Plays all cases, `jobs` at a time. Prints seeds and progress.
+///
+/// # Errors
+/// A file of finished cases that cannot be read or written.
+pub fn run(size: Size, jobs: usize, saved: Option<&Path>) -> anyhow::Result<Study> {
+    let saved = Saved::open(saved)?;
+    let play_all = |kind: &str, cases: &[Case]| play_all(kind, cases, jobs, &saved);
+    Ok(Study {
+        stressed: play_all("stressed", &stressed_cases(size))?,
+        published: play_all("published", &published_cases(size))?,
+        disasters: play_all("disaster", &disaster_cases(size))?,
+    })
 }
 
-fn play_all(kind: &str, cases: &[Case]) -> Vec<Played> {
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(cases.len());
-    let waiting = Mutex::new(cases.iter().enumerate());
+fn play_all(kind: &str, cases: &[Case], jobs: usize, saved: &Saved) -> anyhow::Result<Vec<Played>> {
+    let next = AtomicUsize::new(0);
     let played = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..jobs.clamp(1, cases.len().max(1)) {
             scope.spawn(|| {
-                loop {
-                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((at, case)) = next else { break };
-                    let name = report::name(case);
-                    println!("{kind}: {name}, seed {}", case.scenario.seed);
-                    let start = Instant::now();
-                    let one = Played::new(case);
-                    let (losses, seconds) = (one.outcome.losses, start.elapsed().as_secs());
-                    let (years, model) = (one.outcome.segment_years, one.model);
-                    println!("  {name}: {losses} lost in {years:.0} segment years, model {model:.2e} a year; {seconds} s");
-                    played.lock().unwrap_or_else(PoisonError::into_inner).push((at, one));
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let one = play_one(kind, case, saved);
+                    played.lock().unwrap_or_else(PoisonError::into_inner).push(one);
                 }
             });
         }
     });
-    let mut played = played.into_inner().unwrap_or_else(PoisonError::into_inner);
-    played.sort_by_key(|(at, _)| *at);
-    played.into_iter().map(|(_, one)| one).collect()
+    let played = played.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut played = played.into_iter().collect::<anyhow::Result<Vec<Played>>>()?;
+    // Each has a seed of its own, counted up in the order of the cases.
+    played.sort_by_key(|one| one.case.scenario.seed);
+    Ok(played)
+}
+
+fn play_one(kind: &str, case: &Case, saved: &Saved) -> anyhow::Result<Played> {
+    let name = report::name(case);
+    println!("{kind}: {name}, seed {}", case.scenario.seed);
+    let (start, known) = (Instant::now(), saved.get(case));
+    let one = known.clone().unwrap_or_else(|| Played::new(case));
+    if known.is_none() {
+        saved.put(&one)?;
+    }
+    let (losses, seconds) = (one.outcome.losses, start.elapsed().as_secs());
+    let (years, model) = (one.outcome.segment_years, one.model);
+    println!(
+        "  {name}: {losses} lost in {years:.0} segment years, model {model:.2e} a year; {seconds} s"
+    );
+    Ok(one)
 }
 
 /// Runs the study and writes `DURABILITY.md` (its tables, between marks, where
-/// the file exists) and `durability.svg` to `out`.
+/// the file exists) and `durability.svg` to `out`. Finished cases are kept in
+/// `cases.jsonl` there, and not played again.
 ///
 /// # Errors
 /// Files that cannot be written; a model that disagrees with the simulation:
-/// then nothing is written.
-pub fn run_and_write(size: Size, out: &Path) -> anyhow::Result<()> {
-    let study = run(size);
+/// then no table and no plot is written.
+pub fn run_and_write(size: Size, jobs: usize, out: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let saved = out.join("cases.jsonl");
+    let study = run(size, jobs, Some(&saved))?;
     let tables = report::tables(&study);
     println!("\n{tables}");
     let wrong: Vec<String> = study
@@ -141,7 +160,6 @@ pub fn run_and_write(size: Size, out: &Path) -> anyhow::Result<()> {
         .filter_map(|played| played.check().err().map(|error| error.to_string()))
         .collect();
     ensure!(wrong.is_empty(), "the study does not hold:\n{}", wrong.join("\n"));
-    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     let path = out.join("DURABILITY.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
     let after = report::insert(&before, &tables);

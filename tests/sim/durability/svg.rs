@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 const STYLE: &str = "\
 .grid,.axis,.mark{stroke-width:1}.mark{stroke-dasharray:2 4}\
 .line{stroke-width:2.5;fill:none}.dash{stroke-width:2;stroke-dasharray:7 5;fill:none}\
-.err{stroke-width:2}.name{font-weight:600}\
+.err{stroke-width:2;fill:none}.ring{stroke-width:2;fill:none}.name{font-weight:600}\
 text{font:13px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}\
 .title{font-size:16px;font-weight:600}.end{text-anchor:end}.middle{text-anchor:middle}";
 
@@ -22,7 +22,7 @@ const DARK: Colours =
 fn rules([paper, ink, soft, grid, series @ ..]: Colours) -> String {
     let mut css = format!(
         ".paper{{fill:{paper}}}.ink{{fill:{ink}}}.soft{{fill:{soft}}}\
-         .grid{{stroke:{grid}}}.axis,.mark{{stroke:{soft}}}"
+         .grid{{stroke:{grid}}}.axis,.mark,.ring{{stroke:{soft}}}"
     );
     for (number, colour) in series.iter().enumerate() {
         let _ = write!(

@@ -20,6 +20,7 @@ use echonet_protocol::{
     machine::{Draws, Millis},
     segment::SegmentId,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     churn::{Churn, HOUR_MS, YEAR_H, repair_time_ms, uniform},
@@ -72,7 +73,7 @@ impl Scenario {
 }
 
 /// What came of it. Equal for equal scenarios.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Segments of which fewer than k shards existed at some time.
     pub losses: u64,
@@ -84,10 +85,12 @@ pub struct Outcome {
     pub urgent: u64,
     /// Repairs that read and then found nothing to write, or too few shards.
     pub in_vain: u64,
-    /// Bytes read by repairs, of the sample.
+    /// Bytes read by repairs in the second half of the time, of the sample.
     pub read_bytes: u64,
-    /// Bytes written by repairs, of the sample.
+    /// Bytes written by repairs in the second half of the time, of the sample.
     pub written_bytes: u64,
+    /// That second half, summed over segments, years.
+    pub traffic_years: f64,
     /// Mean time from being due to being repaired, hours.
     pub wait_h: f64,
     /// Longest such time, hours.
@@ -111,11 +114,11 @@ impl Outcome {
         self.losses as f64 / self.segment_years
     }
 
-    /// Bytes that repairs moved per byte stored and year.
+    /// Bytes that repairs moved per byte of content and month.
     #[must_use]
     pub fn traffic(&self, scenario: &Scenario) -> f64 {
         let moved = (self.read_bytes + self.written_bytes) as f64;
-        moved / (self.segment_years * scenario.segment_bytes as f64)
+        moved / (self.traffic_years * 12.0 * scenario.segment_bytes as f64)
     }
 }
 
@@ -444,7 +447,9 @@ impl<'a> World<'a> {
         let health = policy.health(segment.view(policy, &self.nodes, now));
         let indices: Vec<u8> = segment
             .indices()
-            .filter(|&i| health.rebuilds(segment.shard(i, &self.nodes), now, policy.grace_ms))
+            .zip(segment.shards(&self.nodes))
+            .filter(|(_, shard)| health.rebuilds(*shard, now, policy.grace_ms))
+            .map(|(index, _)| index)
             .collect();
         let (staying, spares) = (segment.without(&indices), segment.spare_nodes());
         let (scheme, id) = (policy.scheme, segment.id);
@@ -465,9 +470,12 @@ impl<'a> World<'a> {
 
     fn note(&mut self, number: u32, health: Health, read: u64, written: u64) {
         let waited = self.now.since(self.segments[number as usize].due_since) as f64 / HOUR_MS;
+        let is_counted = self.now >= self.settled_at();
         let outcome = &mut self.outcome;
-        outcome.read_bytes += read;
-        outcome.written_bytes += written;
+        if is_counted {
+            outcome.read_bytes += read;
+            outcome.written_bytes += written;
+        }
         if written == 0 {
             outcome.in_vain += 1;
             return;
@@ -479,6 +487,13 @@ impl<'a> World<'a> {
         }
         self.waited_h += waited;
         outcome.wait_h_max = outcome.wait_h_max.max(waited);
+    }
+
+    /// From here on traffic counts: at first all segments are whole, and those that
+    /// are repaired at a low mark have a long way down to it.
+    fn settled_at(&self) -> Millis {
+        let hours = f64::midpoint(self.scenario.vetting_h, self.scenario.years * YEAR_H);
+        Millis((hours * HOUR_MS) as u64)
     }
 
     fn sample(&mut self) {
@@ -499,8 +514,10 @@ impl<'a> World<'a> {
         let wanted = (scenario.segments * scenario.policy.scheme.n()) as f64;
         let spares: usize = self.segments.iter().map(|s| s.spares_alive(&self.nodes)).sum();
         let started_years = scenario.vetting_h / YEAR_H;
+        let segment_years = scenario.segments as f64 * (scenario.years - started_years);
         Outcome {
-            segment_years: scenario.segments as f64 * (scenario.years - started_years),
+            segment_years,
+            traffic_years: segment_years / 2.0,
             wait_h: self.waited_h / self.outcome.repairs.max(1) as f64,
             unreadable: self.samples.1 as f64 / self.samples.0.max(1) as f64,
             spares: spares as f64 / wanted,
