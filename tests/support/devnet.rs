@@ -20,7 +20,9 @@ use tempfile::TempDir;
 use super::{
     cli::{self, Outcome, tail},
     client::Client,
-    figure, files, process, wait_until,
+    figure, files, process,
+    site::Site,
+    wait_until,
 };
 
 /// How a devnet is started.
