@@ -283,7 +283,8 @@ impl Devnet {
         let bind = format!("{a}.{b}.{c}.{d}:0");
         let own = ["--role", "storage", "--quota", "2GiB", "--bind", &bind, "--api", "127.0.0.1:0"];
         let place = ["--region", &site.region, "--datacenter", &site.datacenter];
-        let all = own.iter().chain(&place).chain(&["--operator", &site.operator]).chain(flags);
+        let operator = ["--operator", &site.operator];
+        let all = own.iter().chain(&place).chain(&operator).chain(flags);
         let flags: Vec<String> = all.map(|flag| (*flag).to_owned()).collect();
         let mut command = node_command(&data);
         command.args(["--bootstrap", &self.living_bootstrap()]).args(&flags);
