@@ -8,7 +8,8 @@ use echonet_tests::durability::{
     Churn, Model, Played, Size, Study, Thresholds, play, published_cases, run, stressed_cases,
 };
 
-static STUDY: LazyLock<Study> = LazyLock::new(|| run(Size::Quick, 2, None).unwrap());
+static STUDY: LazyLock<Study> =
+    LazyLock::new(|| run(Size::Quick, 2, None).expect("a study without files"));
 
 fn traffic(thresholds: Thresholds) -> f64 {
     let mut cases = STUDY.published.iter().filter(|one| one.case.thresholds == thresholds);
