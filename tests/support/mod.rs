@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod devnet;
 pub mod files;
+pub mod keeping;
 pub mod netns;
 pub mod process;
 pub mod site;
