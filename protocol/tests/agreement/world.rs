@@ -33,8 +33,6 @@ pub(crate) struct Faults {
     pub(crate) loss_ms: u64,
     /// Answers leave before they are durable: a defect that must be found.
     pub(crate) answers_early: bool,
-    /// Voters are shown promises that nobody gave: as if they did not check them.
-    pub(crate) believes_promises: bool,
 }
 
 #[derive(Debug)]
@@ -260,7 +258,6 @@ impl World {
         if self.lies.is_liar(to) {
             return self.lie(from, to, ask, proposal);
         }
-        let ask = self.as_believed(ask);
         let signing = match &ask {
             Ask::Signature { at, certificate, .. } => {
                 Some((at.previous, certificate.ballot, certificate.placement))
@@ -275,30 +272,6 @@ impl World {
         let known = holder.record.clone();
         holder.voter.ask(now, Asked { ticket, from: id(from), ask }, known.as_ref(), &facts);
         self.drain(to);
-    }
-
-    /// What a voter would see that takes any promises for good ones.
-    fn as_believed(&self, ask: Ask) -> Ask {
-        match ask {
-            Ask::Backing { at, ballot, change, .. } if self.faults.believes_promises => {
-                let base = self.base(&at.previous);
-                let quorum = base.map_or(0, |b| b.descriptor.scheme.change_quorum());
-                let mut acceptors: Vec<u8> = base
-                    .map(|b| b.body.holders.iter().map(|(_, n)| number(n)).collect())
-                    .unwrap_or_default();
-                acceptors.sort_by_key(|n| id(*n));
-                let promises = acceptors.iter().take(quorum);
-                let promises = promises.map(|n| promise(*n, at.previous, ballot)).collect();
-                Ask::Backing { at, ballot, change, promises, certificate: None }
-            }
-            other => other,
-        }
-    }
-
-    /// The record of a version that somebody committed, or the first.
-    fn base(&self, hash: &RecordHash) -> Option<&PlacementRecord> {
-        let all = std::iter::once(&self.placed.first).chain(&self.committed);
-        all.into_iter().find(|r| r.hash() == *hash)
     }
 
     fn drain(&mut self, at: u8) {
