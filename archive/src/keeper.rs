@@ -268,9 +268,11 @@ impl Keeper {
         }
     }
 
-    /// How long until the rate lets a joiner have one more shard of the usual length.
-    fn joiners_wait_ms(&self) -> u64 {
-        self.hand_overs.wait_ms(SHARD_BYTES).max(self.config.timing.scan_ms)
+    /// When hand-overs that wait are looked at again.
+    fn hand_overs_wait_ms(&self) -> u64 {
+        let KeeperTiming { retry_ms, scan_ms, .. } = self.config.timing;
+        let by_rate = self.hand_overs.joiners_wait_ms(SHARD_BYTES).map(|ms| ms.max(scan_ms));
+        by_rate.map_or(retry_ms, |ms| ms.min(retry_ms))
     }
 
     fn drain(&mut self) {
@@ -514,7 +516,7 @@ impl Machine for Keeper {
         let hands = (self.hand_overs.waiting() > 0
             && self.hand_overs.running() < self.config.hand_overs_max
             && !self.is_isolated)
-            .then(|| self.now.after(self.config.timing.retry_ms.min(self.joiners_wait_ms())));
+            .then(|| self.now.after(self.hand_overs_wait_ms()));
         let returned = (!self.returned.is_empty()).then(|| self.now.after(1));
         let all = [self.scan.at, self.ask.at, begins, hands, returned];
         // Later than now, so that a driver which only ticks never spins.

@@ -89,8 +89,10 @@ impl HandOvers {
         self.bucket.missing(bytes.min(BURST_BYTES), 0)
     }
 
-    /// How long the next shard of so many bytes waits for its turn by the rate alone.
-    pub(super) fn wait_ms(&self, bytes: u64) -> u64 {
-        bucket::wait_ms(self.missing(bytes), self.bytes_per_s).unwrap_or(u64::MAX)
+    /// How long until the rate lets a joiner that waits have a shard of so many bytes; none: no
+    /// joiner waits.
+    pub(super) fn joiners_wait_ms(&self, bytes: u64) -> Option<u64> {
+        let waits = self.waiting.values().any(Option::is_some);
+        waits.then(|| bucket::wait_ms(self.missing(bytes), self.bytes_per_s).unwrap_or(u64::MAX))
     }
 }

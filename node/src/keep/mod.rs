@@ -20,13 +20,20 @@ mod repair;
 mod task;
 mod votes;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use echonet_archive::keeper::{self, Key as PlacementName};
-use echonet_protocol::{identity::NodeId, placement_record::PlacementRecord, segment::SegmentId};
+use echonet_protocol::{
+    identity::NodeId,
+    placement_record::{PlacementRecord, Strength},
+    segment::SegmentId,
+};
 use echonet_vault::Key;
 use tokio::sync::mpsc;
 
@@ -38,11 +45,14 @@ pub(crate) use self::{
     membership::{Swim, run as take_part},
     outbox::{Outbox, run as put_out},
     rebalance::run as rebalance,
-    votes::{Votes, run as vote},
+    votes::{Votes, may_go_by, run as vote},
 };
 
 /// Events that wait for the driver, at most; whoever tells more waits.
 const EVENTS_MAX: usize = 1024;
+
+/// Placements of which it is remembered who went over to a weak record, at most.
+const GONE_OVER_MAX: usize = 4096;
 
 /// What others tell the driver.
 #[derive(Debug)]
@@ -76,8 +86,10 @@ pub(crate) struct Keep {
     events: mpsc::Sender<Event>,
     waiting: Mutex<Option<mpsc::Receiver<Event>>>,
     status: Mutex<RepairStatus>,
-    presences: Mutex<std::collections::BTreeMap<NodeId, keeper::Presence>>,
-    sick: Mutex<std::collections::BTreeSet<NodeId>>,
+    presences: Mutex<BTreeMap<NodeId, keeper::Presence>>,
+    sick: Mutex<BTreeSet<NodeId>>,
+    /// Who told this node that it goes by a weak record, by placement.
+    gone_over: Mutex<BTreeMap<PlacementName, BTreeSet<NodeId>>>,
     is_draining: AtomicBool,
     has_settled: AtomicBool,
     watch: Stopwatch,
@@ -92,6 +104,7 @@ impl Default for Keep {
             status: Mutex::default(),
             presences: Mutex::default(),
             sick: Mutex::default(),
+            gone_over: Mutex::default(),
             is_draining: AtomicBool::new(false),
             has_settled: AtomicBool::new(false),
             watch: Stopwatch::start(),
@@ -179,6 +192,26 @@ impl Keep {
         } else {
             sick.remove(&node)
         };
+    }
+
+    /// A holder handed over a weak record: it goes by that.
+    pub(crate) fn goes_over(&self, record: &PlacementRecord, holder: NodeId) {
+        let named = record.lineage.iter().flat_map(|step| &step.holders);
+        let is_holder = named.chain(&record.body.holders).any(|(_, node)| *node == holder);
+        if record.strength() == Strength::Quorum || !is_holder {
+            return;
+        }
+        let mut gone_over = self.gone_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone_over.len() >= GONE_OVER_MAX {
+            // They say it again.
+            gone_over.clear();
+        }
+        gone_over.entry(name_of(record)).or_default().insert(holder);
+    }
+
+    fn has_gone_over(&self, name: PlacementName, holder: &NodeId) -> bool {
+        let gone_over = self.gone_over.lock().unwrap_or_else(PoisonError::into_inner);
+        gone_over.get(&name).is_some_and(|holders| holders.contains(holder))
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<Event>> {

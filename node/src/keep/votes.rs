@@ -15,7 +15,7 @@ use echonet_archive::{
     keeper::Presence,
 };
 use echonet_protocol::{
-    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput},
+    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow},
     identity::NodeId,
     message::{Refusal, RefusalCode},
     placement::{Candidate, Site, datacenter_name, survives_datacenter},
@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     PlacementName,
     ballots::{Ballots, Change},
-    own_record, task,
+    name_of, own_record, task,
 };
 use crate::{core::Core, flow::publish::store::snapshot, serve, serve::refuse};
 
@@ -195,10 +195,20 @@ impl Facts for Observed<'_> {
         task::site_of(self.core, node)
     }
 
+    fn has_gone_over(&self, record: &PlacementRecord, holder: &NodeId) -> bool {
+        self.core.keep.has_gone_over(name_of(record), holder)
+    }
+
     fn elsewhere(&self, datacenter: &str) -> usize {
         let takes = |c: &&Candidate| c.accepts && datacenter_name(&c.site) != datacenter;
         snapshot(self.core).iter().filter(takes).count()
     }
+}
+
+/// Whether this node is to go by a record that wins over what it has (SPEC.md, section 9, "Weak
+/// steps").
+pub(crate) fn may_go_by(core: &Core, record: &PlacementRecord) -> bool {
+    may_follow(record, &core.node_id(), &Observed { core, said_lost: &BTreeSet::new() })
 }
 
 /// Votes until the node stops.

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     core::Core,
-    keep::Event,
+    keep::{self, Event},
     net::{bandwidth::Way, gate::PeerInfo, node_protocol::stream::NodeStream},
 };
 
@@ -314,7 +314,11 @@ pub(super) async fn add_lease(
     Ok(Response::Receipt(sign_receipt(&core.identity, &admitted.lease, of)))
 }
 
-pub(super) async fn seal(core: &Arc<Core>, placements: Vec<ByteBuf>) -> Result<Response, Refusal> {
+pub(super) async fn seal(
+    core: &Arc<Core>,
+    from: NodeId,
+    placements: Vec<ByteBuf>,
+) -> Result<Response, Refusal> {
     bounded(placements.len())?;
     let (network, mut records) = (core.network, Vec::new());
     for bytes in placements {
@@ -327,6 +331,7 @@ pub(super) async fn seal(core: &Arc<Core>, placements: Vec<ByteBuf>) -> Result<R
     let decoded = decoded.await?.map_err(|e| refuse(RefusalCode::Invalid, e))?;
     let mut sealed = 0;
     for (record, bytes) in decoded {
+        core.keep.goes_over(&record, from);
         sealed += u16::from(keep_record(core, record, bytes).await?);
     }
     Ok(Response::Done(sealed))
@@ -341,6 +346,10 @@ pub(crate) async fn keep_record(
     bytes: Vec<u8>,
 ) -> Result<bool, Refusal> {
     let (vault, own) = (vault(core)?, core.node_id());
+    // Fewer than a quorum do not speak for a holder that they did not hear.
+    if !keep::may_go_by(core, &record) {
+        return Ok(false);
+    }
     let kept = blocking(move || seal_one(&vault, own, &record, bytes).map(|kept| (kept, record)));
     let (kept, record) = kept.await??;
     match kept {
@@ -383,10 +392,6 @@ fn seal_one(
         }
         return put_placement(vault, record, bytes, Kept::Replaced);
     };
-    // Fewer than a quorum do not speak for a holder that they did not hear.
-    if !record.binds(&own) {
-        return Ok(Kept::Not);
-    }
     let key = Key { segment, index: receipt.body.index };
     let leases = vault.leases(key).map_err(|e| refuse(RefusalCode::Internal, e))?;
     let is_named = |l: &StoredLease| {

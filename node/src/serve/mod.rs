@@ -126,7 +126,9 @@ impl Handler {
             Request::AddLease { lease, grant, index, placement_version } => {
                 holder::add_lease(core, peer, lease, grant, index, placement_version).await
             }
-            Request::Seal { placements } => holder::seal(core, placements).await,
+            Request::Seal { placements } => {
+                holder::seal(core, NodeId(peer.node_id), placements).await
+            }
             Request::EndLeases { ends } => holder::end_leases(core, ends).await,
             Request::HasShards { shards } => holder::has(core, &shards),
             Request::RequestGrant { byte_epochs, until } => {
