@@ -15,10 +15,12 @@ use echonet_archive::{
     keeper::Presence,
 };
 use echonet_protocol::{
-    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow},
+    agreement::{
+        Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow, room_elsewhere,
+    },
     identity::NodeId,
     message::{Refusal, RefusalCode},
-    placement::{Candidate, Site, datacenter_name, survives_datacenter},
+    placement::{Site, survives_datacenter},
     placement_record::PlacementRecord,
     segment::SegmentId,
     time::Epoch,
@@ -199,9 +201,10 @@ impl Facts for Observed<'_> {
         self.core.keep.has_gone_over(name_of(record), holder)
     }
 
-    fn elsewhere(&self, datacenter: &str) -> usize {
-        let takes = |c: &&Candidate| c.accepts && datacenter_name(&c.site) != datacenter;
-        snapshot(self.core).iter().filter(takes).count()
+    fn elsewhere(&self, datacenter: &str, most: usize) -> usize {
+        let candidates = snapshot(self.core);
+        let takes = candidates.iter().filter(|candidate| candidate.accepts);
+        room_elsewhere(datacenter, most, takes.map(|candidate| &candidate.site))
     }
 }
 
