@@ -17,7 +17,7 @@ mod voter;
 
 pub use self::{
     proposer::{ProposeFailure, Proposer, ProposerConfig, ProposerInput, ProposerOutput},
-    rules::{Facts, may_follow},
+    rules::{Facts, may_follow, room_elsewhere},
     types::{Answer, Ask, At, Certificate, Change, Locked, Promise},
     voter::{Asked, Voter, VoterConfig, VoterError, VoterOutput},
 };

@@ -15,10 +15,10 @@ use echonet_archive::{
     keeper::Presence,
 };
 use echonet_protocol::{
-    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput},
+    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, room_elsewhere},
     identity::NodeId,
     message::{Refusal, RefusalCode},
-    placement::{Candidate, Site, datacenter_name, survives_datacenter},
+    placement::{Site, survives_datacenter},
     placement_record::PlacementRecord,
     segment::SegmentId,
     time::Epoch,
@@ -195,9 +195,10 @@ impl Facts for Observed<'_> {
         task::site_of(self.core, node)
     }
 
-    fn elsewhere(&self, datacenter: &str) -> usize {
-        let takes = |c: &&Candidate| c.accepts && datacenter_name(&c.site) != datacenter;
-        snapshot(self.core).iter().filter(takes).count()
+    fn elsewhere(&self, datacenter: &str, most: usize) -> usize {
+        let candidates = snapshot(self.core);
+        let takes = candidates.iter().filter(|candidate| candidate.accepts);
+        room_elsewhere(datacenter, most, takes.map(|candidate| &candidate.site))
     }
 }
 

@@ -38,11 +38,25 @@ pub trait Facts {
     /// Where a node is, if that is known.
     fn site(&self, node: &NodeId) -> Option<Site>;
 
-    /// How many nodes that take shards are known to be outside a datacenter; more than
-    /// any n where nobody counts them.
-    fn elsewhere(&self, _datacenter: &str) -> usize {
+    /// How many shards the nodes known to be outside a datacenter can take, no more than
+    /// `most` in any one: see [`room_elsewhere`]. More than any n where nobody counts.
+    fn elsewhere(&self, _datacenter: &str, _most: usize) -> usize {
         usize::MAX
     }
+}
+
+/// How many shards nodes at these sites can take outside a datacenter: one each, and no
+/// more than `most` in any one datacenter.
+pub fn room_elsewhere<'a>(
+    datacenter: &str,
+    most: usize,
+    sites: impl Iterator<Item = &'a Site>,
+) -> usize {
+    let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
+    for name in sites.map(datacenter_name).filter(|name| name != datacenter) {
+        *nodes.entry(name).or_default() += 1;
+    }
+    nodes.values().map(|count| (*count).min(most)).sum()
 }
 
 /// How many of a version's holders are reachable.
@@ -125,8 +139,9 @@ pub(super) fn check_change(
     check_datacenters(record, change, facts)
 }
 
-/// Never more than m shards in one datacenter, unless it was so before or there are too
-/// few nodes elsewhere: where there is no better place, a worse one is better than none.
+/// Never more than m shards in one datacenter, unless it was so before or the others have
+/// no room for n with m in each: where there is no better place, a worse one is better than
+/// none.
 fn check_datacenters(
     record: &PlacementRecord,
     change: &Change,
@@ -137,7 +152,7 @@ fn check_datacenters(
     let m = usize::from(scheme.m);
     after.into_iter().try_for_each(|(datacenter, shards)| {
         let was = before.get(&datacenter).copied().unwrap_or(0);
-        let most = scheme.n().saturating_sub(facts.elsewhere(&datacenter));
+        let most = scheme.n().saturating_sub(facts.elsewhere(&datacenter, m));
         ensure(shards <= m.max(was).max(most), || {
             format!("{shards} shards in datacenter {datacenter:?}; at most {m}")
         })

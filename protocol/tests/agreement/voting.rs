@@ -1,9 +1,14 @@
 //! When a voter goes along, and what it remembers.
 
 use echonet_protocol::{
-    agreement::{Answer, Ask, Asked, At, Certificate, Change, Promise, VoterConfig, VoterOutput},
+    agreement::{
+        Answer, Ask, Asked, At, Certificate, Change, Promise, VoterConfig, VoterOutput,
+        room_elsewhere,
+    },
     identity::{Signed, record_hash},
     machine::Millis,
+    node_descriptor::Labels,
+    placement::Site,
     placement_record::{PlacementRecord, PlacementSignature},
 };
 
@@ -306,6 +311,20 @@ fn no_datacenter_gets_more_than_m_unless_it_had() {
     assert!(no(ask(&[1, 9])).contains("2 shards in datacenter"));
     assert!(matches!(ask(&[1, 3, 9]), Answer::Backing(_)), "it had two before");
     assert!(no(ask(&[1, 2, 9])).contains("3 shards in datacenter"));
+}
+
+#[test]
+fn room_elsewhere_is_no_more_than_so_many_in_each() {
+    let site = |n: u8| {
+        let labels = Labels { datacenter: format!("dc{}", n % 3), ..Labels::default() };
+        Site { labels, observed_prefix: [n; 16] }
+    };
+    let sites: Vec<Site> = (0..12).map(site).collect();
+    // Four nodes in each of three.
+    assert_eq!(room_elsewhere("dc0", 3, sites.iter()), 6);
+    assert_eq!(room_elsewhere("dc0", 9, sites.iter()), 8);
+    // Two of three have no room for seven with three in each: four in one are better than six.
+    assert_eq!(room_elsewhere("dc0", 3, sites.iter().filter(|s| s.labels.datacenter != "dc2")), 3);
 }
 
 /// The second version of a placement, by its first three holders.
