@@ -40,7 +40,7 @@ fn seeds_that_failed_once_hold() {
 #[test]
 fn talk_of_deaths_and_made_up_members_moves_nothing() {
     println!("seed 5");
-    let (honest, hostile) = (talk(5, 30, false), talk(5, 30, true));
+    let (honest, hostile) = (talk(5, 20, false), talk(5, 20, true));
     println!("{honest:?} with honest members, {hostile:?} with others");
     assert_eq!((honest.failure, hostile.failure), (None, None));
     assert!(hostile.hints > 5 * honest.hints.max(100), "or nothing was tested");
@@ -69,7 +69,7 @@ fn deaths_are_known_within_half_a_minute_of_virtual_time() {
 fn is_noticed(defect: Defect, rule: &str) {
     let said = (1..=12).step_by(2).find_map(|seed| {
         println!("seed {seed}, {defect:?}");
-        noticed(seed, 24, defect)
+        noticed(seed, 20, defect)
     });
     assert_eq!(said, Some(rule), "{defect:?}");
 }

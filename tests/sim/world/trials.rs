@@ -43,7 +43,8 @@ pub fn talk(seed: u64, nodes: usize, has_talkers: bool) -> Talk {
 #[must_use]
 pub fn noticed(seed: u64, nodes: usize, defect: Defect) -> Option<&'static str> {
     let script = match defect {
-        Defect::BelievesHints | Defect::IsDeaf => talk_script(seed, nodes, TALKERS_PERCENT),
+        Defect::BelievesHints => talk_script(seed, nodes, TALKERS_PERCENT),
+        Defect::IsDeaf => talk_script(seed, nodes, 0),
         _ => Script::new(seed, nodes),
     };
     let ended = play(&Script { defect: Some(defect), ..script });
@@ -72,7 +73,7 @@ fn talk_script(seed: u64, nodes: usize, hostile_percent: u64) -> Script {
         },
         has_wrong_clocks: true,
         timing: Timing::DEVELOPMENT,
-        plan: Plan { faults, calm_at: Millis(150_000), whole_by: Millis(600_000) },
+        plan: Plan { faults, calm_at: Millis(120_000), whole_by: Millis(480_000) },
         defect: None,
     }
 }

@@ -65,7 +65,8 @@ impl Probing {
     }
 
     pub(super) fn believe(&mut self, number: usize, now: Millis) {
-        if let Some(told) = self.told.get_mut(&number) {
+        let told = self.told.get_mut(&number).filter(|told| **told == Presence::Reachable);
+        if let Some(told) = told {
             *told = Presence::Unreachable { since: now };
             self.believed.push(number);
         }

@@ -16,11 +16,12 @@ use crate::world::setup::{Setup, bytes};
 
 /// Claims of others that are kept to be told again.
 const HEARD_MAX: usize = 256;
-/// Others declared dead in a second: more than anybody listens to.
-const SLANDERS: usize = 16;
-/// Members made up at once, and in all: as many as a node takes from one prefix.
-const MADE_UP: usize = 16;
-const MADE_UP_MAX: usize = 256;
+/// Others declared dead at a time, and for how many seconds: of one member nobody listens to more.
+const SLANDERS: usize = 8;
+const SLANDERS_S: u64 = 4;
+/// Members made up at once, and in all.
+const MADE_UP: usize = 8;
+const MADE_UP_MAX: usize = 64;
 
 /// See the module's documentation.
 pub(super) struct Malice {
@@ -68,7 +69,7 @@ impl Malice {
         machine: &Membership,
         unix: UnixSeconds,
     ) -> Vec<NodeId> {
-        if self.nature.slanders {
+        if self.nature.slanders && unix.0.is_multiple_of(SLANDERS_S) {
             self.slanders = (0..SLANDERS).map(|_| self.slander(setup, machine, unix)).collect();
         }
         let count = if self.nature.floods { MADE_UP_MAX - self.made_up.len() } else { 0 };

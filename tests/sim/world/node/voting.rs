@@ -12,10 +12,12 @@ use echonet_archive::{
     keeper::Presence,
 };
 use echonet_protocol::{
-    agreement::{Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow},
+    agreement::{
+        Answer, Ask, Asked, Facts, Voter, VoterConfig, VoterOutput, may_follow, room_elsewhere,
+    },
     identity::NodeId,
     machine::Millis,
-    placement::{Site, datacenter_name, survives_datacenter},
+    placement::{Site, survives_datacenter},
     placement_record::PlacementRecord,
     segment::SegmentId,
     time::Epoch,
@@ -142,13 +144,12 @@ impl Facts for Observed<'_> {
         Some(self.node.setup().candidates[*number].site.clone())
     }
 
-    fn elsewhere(&self, datacenter: &str) -> usize {
+    fn elsewhere(&self, datacenter: &str, most: usize) -> usize {
         let sites = self.node.setup().candidates.iter().map(|candidate| &candidate.site);
         let members = self.node.common.members.borrow();
-        let takes = sites.zip(members.iter()).enumerate().filter(|(number, (site, joined))| {
-            **joined && self.node.may_reach(*number) && datacenter_name(site) != datacenter
-        });
-        takes.count()
+        let all = sites.zip(members.iter()).enumerate();
+        let takes = all.filter(|(number, (_, joined))| **joined && self.node.may_reach(*number));
+        room_elsewhere(datacenter, most, takes.map(|(_, (site, _))| site))
     }
 }
 
