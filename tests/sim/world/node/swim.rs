@@ -24,6 +24,8 @@ use crate::world::{
 
 /// How often the machine is told the time of day.
 const CLOCK_MS: u64 = 1_000;
+/// Hints are believed, where that is the defect, after so long: then nothing else can be why.
+const CREDULOUS_MS: u64 = 60_000;
 /// How often the members are compared with the group.
 const GROUP_MS: u64 = 2_000;
 
@@ -38,6 +40,7 @@ pub(super) struct Around<'a, 'b> {
 /// See the module's documentation.
 pub(in crate::world) struct Swim {
     machine: Membership,
+    began: Millis,
     pace: Pace,
     /// Own questions: whom they went to, and until when an answer is awaited.
     asked: BTreeMap<u64, (NodeId, Millis)>,
@@ -65,6 +68,7 @@ impl Swim {
         };
         Self {
             machine: Membership::new(around.now, start),
+            began: around.now,
             pace,
             asked: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -201,7 +205,8 @@ impl Swim {
                 MembershipOutput::Hint(node) => {
                     around.io.note(Notice::Hinted);
                     around.detector.hint(node, around.now);
-                    if around.common.has(Defect::BelievesHints) {
+                    let is_credulous = around.now.since(self.began) >= CREDULOUS_MS;
+                    if is_credulous && around.common.has(Defect::BelievesHints) {
                         around.detector.believe(&around.common.setup, node, around.now);
                     }
                 }
