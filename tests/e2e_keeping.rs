@@ -9,7 +9,7 @@ use std::{
 
 use echonet_tests::support::{
     KIB, MIB, cli,
-    client::Segment,
+    client::{Published, Segment},
     devnet::{Devnet, Options},
     figure, files,
     keeping::{
@@ -98,7 +98,8 @@ fn a_drained_node_can_be_deleted_without_a_repair() {
     let file = publisher.path("work");
     files::random(&file, 5, 300 * MIB);
     let start = Instant::now();
-    let work = Work { id: publisher.publish(&file).content_id, file };
+    let published = Published::read(&publisher.start_publish(&file, &[]).finish(DRAINED_WITHIN));
+    let work = Work { id: published.content_id, file };
     figure("drain", format_args!("published in {:.1?}", start.elapsed()));
     let works = [work];
     let segments = wait_whole(&devnet, &works, "publishing");
@@ -130,7 +131,7 @@ fn a_drained_node_can_be_deleted_without_a_repair() {
     fetch_all(&devnet, &works);
 }
 
-/// How long a drain may take.
+/// How long a thousand small segments may take, to be published or to be drained.
 const DRAINED_WITHIN: Duration = Duration::from_secs(600);
 /// The grace of development networks.
 const GRACE: Duration = Duration::from_secs(10);

@@ -115,8 +115,9 @@ pub fn wait_whole(devnet: &Devnet, works: &[Work], what: &str) -> BTreeMap<Strin
     let start = Instant::now();
     let mut left: Vec<&Work> = works.iter().collect();
     wait_until(&format!("every work to be whole after {what}"), WHOLE_WITHIN, || {
-        let whole =
-            of_each(devnet, &left, |client, work| client.segments(&work.id).iter().all(is_whole));
+        let whole = of_each(devnet, &left, |client, work| {
+            client.try_segments(&work.id).is_some_and(|segments| segments.iter().all(is_whole))
+        });
         let mut whole = whole.into_iter();
         left.retain(|_| whole.next() != Some(true));
         left.is_empty()
