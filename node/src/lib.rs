@@ -14,6 +14,7 @@ pub mod crash_points;
 pub mod datadir;
 mod demo;
 pub mod devnet;
+pub(crate) mod disk_room;
 pub mod flow;
 pub(crate) mod keep;
 pub mod members;

@@ -11,7 +11,6 @@ use echonet_protocol::{
     identity::{Identity, NodeId},
     network::{Genesis, NetworkId},
     node_descriptor::Roles,
-    params,
     time::Epoch,
 };
 use echonet_vault::{RealDisk, Vault, VaultConfig};
@@ -251,13 +250,6 @@ fn open_records(data: &Path, identity: &Identity) -> ServiceResult<RecordStore> 
     Ok(records)
 }
 
-/// The longest shard that the network has: a copy of a whole segment, or of a manifest page.
-fn shard_len_max(genesis: &Genesis) -> u32 {
-    const PAGE: u32 = params::MANIFEST_PAGE_BYTES_MAX as u32;
-    const MOST: u32 = params::SHARD_BYTES_MAX as u32;
-    genesis.segment_bytes.clamp(PAGE, MOST)
-}
-
 async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Option<Vault>> {
     let dir = config.data.join("vault");
     if !config.roles.has(Roles::STORAGE) {
@@ -265,20 +257,24 @@ async fn open_vault(config: &NodeConfig, genesis: &Genesis) -> ServiceResult<Opt
         let stays = config.roles.0 != 0;
         return if stays && holds_shards(&dir) { Err(holder_without_role(&dir)) } else { Ok(None) };
     }
-    let settings = VaultConfig {
-        quota_bytes: config.quota_bytes,
-        volume_len: genesis.volume_bytes,
-        shard_len_max: shard_len_max(genesis),
-        unsealed_ttl_epochs: genesis.unsealed_epochs,
-        grace_epochs: genesis.collect_grace_epochs,
-        free_term_epochs_max: genesis.free_lease_epochs_max,
-        ..VaultConfig::default()
-    };
+    let settings = vault_config(config.quota_bytes, genesis);
     let open = move || Vault::open(Arc::new(RealDisk), &dir, settings);
     let opened = tokio::task::spawn_blocking(open).await.map_err(|e| failed("internal")(&e))?;
     let (vault, report) = opened.map_err(|e| failed("io")(&e))?;
     tracing::info!("vault opened: {report:?}");
     Ok(Some(vault))
+}
+
+fn vault_config(quota_bytes: u64, genesis: &Genesis) -> VaultConfig {
+    VaultConfig {
+        quota_bytes,
+        volume_len: genesis.volume_bytes,
+        shard_len_max: genesis.shard_bytes_max(),
+        unsealed_ttl_epochs: genesis.unsealed_epochs,
+        grace_epochs: genesis.collect_grace_epochs,
+        free_term_epochs_max: genesis.free_lease_epochs_max,
+        ..VaultConfig::default()
+    }
 }
 
 /// Bytes of a volume without a record.
@@ -495,7 +491,10 @@ fn peer(core: &Core, member: crate::members::Member) -> Peer {
 
 #[cfg(test)]
 mod tests {
+    use echonet_protocol::time::UnixSeconds;
+
     use super::*;
+    use crate::devnet::genesis::{DevelopmentNetwork, development};
 
     #[test]
     fn a_vault_that_holds_something_is_seen_before_it_is_opened() {
@@ -508,5 +507,16 @@ mod tests {
         std::fs::write(&volume, [0; EMPTY_VOLUME_BYTES as usize + 1]).unwrap();
         assert!(holds_shards(dir.path()));
         assert!(holder_without_role(dir.path()).message.contains("--role storage"));
+    }
+
+    #[test]
+    fn a_vault_takes_the_shortest_volume_of_any_genesis() {
+        let network = DevelopmentNetwork::default();
+        let mut genesis = development(&network, [1; 16], UnixSeconds(1), vec![]);
+        for segment_bytes in [4096, 1 << 20, 3 << 20, 4 << 20, 8 << 20, 32 << 20] {
+            genesis.segment_bytes = segment_bytes;
+            let least = vault_config(1 << 30, &genesis).volume_len_min();
+            assert!(genesis.volume_bytes_min() >= least, "{segment_bytes}: {least}");
+        }
     }
 }

@@ -155,9 +155,9 @@ impl Genesis {
         ensure((4096..=params::SEGMENT_BYTES_MAX).contains(&segment), || {
             format!("segment_bytes {segment} not in 4096..={}", params::SEGMENT_BYTES_MAX)
         })?;
-        // A shard of a k=1 scheme is a whole segment and must fit into a volume.
-        ensure(self.volume_bytes >= 2 * u64::from(self.segment_bytes), || {
-            "volume_bytes under two segments".into()
+        let least = self.volume_bytes_min();
+        ensure(self.volume_bytes >= least, || {
+            format!("volume_bytes {} under {least}", self.volume_bytes)
         })?;
         ensure(self.volume_bytes <= 1 << 32, || "volume_bytes over 4 GiB".into())?;
         ensure(self.unsealed_epochs >= 1, || "unsealed_epochs is 0".into())?;
@@ -168,6 +168,22 @@ impl Genesis {
         self.timing.check()?;
         ensure(self.witness.beacon_key.len() <= 256, || "beacon_key too long".into())?;
         ensure(self.witness.drand_chain.len() <= 64, || "drand_chain too long".into())
+    }
+
+    /// The longest shard of this network, bytes: a copy of a whole segment, or of a manifest page.
+    #[must_use]
+    pub fn shard_bytes_max(&self) -> u32 {
+        const PAGE: u32 = params::MANIFEST_PAGE_BYTES_MAX as u32;
+        const MOST: u32 = params::SHARD_BYTES_MAX as u32;
+        self.segment_bytes.clamp(PAGE, MOST)
+    }
+
+    /// The shortest volume, bytes: two segments, and four of the longest shards with what a holder
+    /// writes around them.
+    #[must_use]
+    pub fn volume_bytes_min(&self) -> u64 {
+        let shards = 4 * u64::from(self.shard_bytes_max()) + params::VOLUME_HEADS_BYTES;
+        shards.max(2 * u64::from(self.segment_bytes))
     }
 
     /// The epoch at a time; epoch 0 before the start.

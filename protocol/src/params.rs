@@ -54,6 +54,9 @@ pub const SHARDS_MAX: usize = 64;
 /// Most bytes of one shard. Schemes with few data shards have shorter segments.
 pub const SHARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of the shortest volume beside its four longest shards: heads, leases, a footer.
+pub const VOLUME_HEADS_BYTES: u64 = 1 << 20;
+
 /// Plain bytes of a chunk at most; compressed ones never exceed it.
 pub const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 

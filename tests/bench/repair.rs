@@ -146,8 +146,8 @@ fn lost_bytes(status: &Value, victims: &[String]) -> u64 {
 
 fn is_whole(status: &Value) -> bool {
     segments(status).all(|segment| {
-        let alive = shards(segment).filter(|shard| shard["alive"] == true).count() as u64;
-        segment["n"].as_u64() == Some(alive)
+        let mut shards = shards(segment).peekable();
+        shards.peek().is_some() && shards.all(|shard| shard["alive"] == true)
     })
 }
 

@@ -80,6 +80,7 @@ impl Ballots {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        crate::disk_room::check(&self.path).map_err(redb::Error::Io)?;
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(BALLOTS)?;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use echonet_protocol::{
     bytes::ChunkHash, content_id::ContentId, identity::NodeId, segment::SegmentId,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::rows::{ChunkRow, EndingRow, SegmentRow, WorkRow};
+use crate::disk_room;
 
 const WORKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("works");
 const SEGMENTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("segments");
@@ -61,6 +62,7 @@ from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::C
 #[derive(Debug)]
 pub struct Catalog {
     pub(super) db: Database,
+    path: PathBuf,
 }
 
 pub(super) fn to_row<T: Serialize>(row: &T) -> Vec<u8> {
@@ -97,7 +99,13 @@ impl Catalog {
         tx.open_table(JOURNAL)?;
         tx.open_table(ENDINGS)?;
         tx.commit()?;
-        Ok(Self { db })
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// Begins a change, where the disk has room for one.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, CatalogError> {
+        disk_room::check(&self.path).map_err(redb::Error::Io)?;
+        Ok(self.db.begin_write()?)
     }
 
     /// A work, if this owner knows it.
@@ -129,7 +137,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn put_work(&self, content: &ContentId, row: &WorkRow) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         tx.open_table(WORKS)?.insert(content.as_bytes(), to_row(row).as_slice())?;
         Ok(tx.commit()?)
     }
@@ -149,7 +157,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn put_segments(&self, rows: &[(SegmentId, SegmentRow)]) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(SEGMENTS)?;
             for (segment, row) in rows {
@@ -164,7 +172,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn forget_segments(&self, segments: &[SegmentId]) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(SEGMENTS)?;
             for segment in segments {
@@ -194,7 +202,7 @@ impl Catalog {
         if rows.is_empty() {
             return Ok(());
         }
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(ENDINGS)?;
             for (node, row) in rows {
@@ -228,7 +236,7 @@ impl Catalog {
         if rows.is_empty() {
             return Ok(());
         }
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(ENDINGS)?;
             for (node, row) in rows {
@@ -253,7 +261,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn put_chunks(&self, rows: &[(ChunkHash, ChunkRow)]) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(CHUNKS)?;
             for (chunk, row) in rows {

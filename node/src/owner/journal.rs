@@ -16,7 +16,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn put_recipe(&self, key: JournalKey, row: &RecipeRow) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         tx.open_table(JOURNAL)?.insert(&key.to_bytes(), to_row(row).as_slice())?;
         Ok(tx.commit()?)
     }
@@ -47,7 +47,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub fn drop_recipe(&self, key: JournalKey) -> Result<(), CatalogError> {
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         tx.open_table(JOURNAL)?.remove(&key.to_bytes())?;
         Ok(tx.commit()?)
     }
@@ -58,7 +58,7 @@ impl Catalog {
     /// [`CatalogError`].
     pub fn drop_journal(&self, content: &ContentId) -> Result<(), CatalogError> {
         let keys: Vec<_> = self.recipes(content)?.into_iter().map(|(segment, _)| segment).collect();
-        let tx = self.db.begin_write()?;
+        let tx = self.begin_write()?;
         {
             let mut table = tx.open_table(JOURNAL)?;
             for segment in keys {

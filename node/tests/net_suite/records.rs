@@ -1,6 +1,10 @@
 //! The record store on disk: restarts, damage, and files that are in use.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use echonet_node::net::{
     limits::RecordLimits,
@@ -37,6 +41,34 @@ fn open(path: &Path) -> (RecordStore, OpenReport) {
 fn put(store: &RecordStore, record: StoredRecord, pinned: bool) -> Result<(), PutError> {
     let answers = store.put(vec![Delivery { record, pinned }], NOW).expect("disk works");
     answers.into_iter().next().expect("one answer")
+}
+
+static IS_FULL: AtomicBool = AtomicBool::new(false);
+
+fn room(_: &Path) -> io::Result<()> {
+    if IS_FULL.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+}
+
+#[test]
+fn what_a_full_disk_refused_is_written_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.redb");
+    let store = open(&path).0.with_room(room);
+    put(&store, record(1), false).unwrap();
+    put(&store, record(2), false).unwrap();
+    IS_FULL.store(true, Ordering::Relaxed);
+    let delivery = Delivery { record: record(3), pinned: true };
+    assert!(store.put(vec![delivery], NOW).is_err(), "said to be on disk and is not");
+    assert!(store.remove(&record(1).id()).is_err());
+    assert!(store.sweep(NOW).is_err(), "a sweep keeps quiet about it");
+    assert_eq!(store.len(), 2, "memory has both changes");
+    IS_FULL.store(false, Ordering::Relaxed);
+    assert_eq!(store.sweep(NOW).unwrap(), 0);
+    drop(store);
+    let (store, report) = open(&path);
+    assert_eq!(report, OpenReport { loaded: 2, ..OpenReport::default() });
+    assert_eq!(store.all().iter().map(|r| r.publisher[0]).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(store.pinned().len(), 1);
 }
 
 #[test]

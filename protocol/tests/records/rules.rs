@@ -223,7 +223,7 @@ fn a_genesis_out_of_bounds_is_refused() {
         change(&mut genesis);
         Genesis::decode(&genesis.encode()).is_err()
     };
-    let changes: [fn(&mut Genesis); 24] = [
+    let changes: [fn(&mut Genesis); 26] = [
         |g| g.v = 2,
         |g| g.name = "x".repeat(65),
         |g| g.salt = vec![0; 15],
@@ -233,6 +233,8 @@ fn a_genesis_out_of_bounds_is_refused() {
         |g| g.segment_bytes = 4095,
         |g| g.segment_bytes = (32 << 20) + 1,
         |g| g.volume_bytes = (64 << 20) - 1,
+        |g| (g.segment_bytes, g.volume_bytes) = (4096, (5 << 20) - 1),
+        |g| (g.segment_bytes, g.volume_bytes) = (8 << 20, (17 << 20) - 1),
         |g| g.volume_bytes = (1 << 32) + 1,
         |g| g.volume_bytes = u64::MAX,
         |g| g.unsealed_epochs = 0,
@@ -255,7 +257,7 @@ fn a_genesis_out_of_bounds_is_refused() {
     assert!(!refused(|g| g.timing = Timing::PRODUCTION));
     assert!(!refused(|g| g.timing = Timing::DEVELOPMENT));
     assert!(!refused(|g| {
-        (g.segment_bytes, g.volume_bytes, g.epoch_s) = (4096, 8192, 86_400);
+        (g.segment_bytes, g.volume_bytes, g.epoch_s) = (4096, 5 << 20, 86_400);
         (g.lease_epochs_max, g.created) = (u64::MAX, UnixSeconds(u64::MAX));
     }));
 }

@@ -21,7 +21,7 @@ use super::{
     policy::{PutError, RecordPolicy},
     record::{RecordId, RecordKey, StoredRecord, from_row, row_key, row_value},
 };
-use crate::net::limits::RecordLimits;
+use crate::{disk_room, net::limits::RecordLimits};
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records_v1");
 
@@ -86,15 +86,24 @@ pub struct RecordStore {
     policy: Mutex<RecordPolicy>,
     path: PathBuf,
     cache_bytes: usize,
+    room: Room,
 }
+
+/// Whether there is room for a change on the disk of a path.
+pub type Room = fn(&Path) -> io::Result<()>;
 
 /// Closes without panicking: redb commits when it is closed, and may panic on damaged pages.
 #[derive(Debug)]
-struct Handle(Option<Database>);
+struct Handle {
+    /// `None` only while it is being dropped.
+    database: Option<Database>,
+    /// Memory has changes that the file has not: it is written anew with the next one.
+    is_behind: bool,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let database = self.0.take();
+        let database = self.database.take();
         // A panic here means damage; the next start sets the file aside.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
     }
@@ -154,10 +163,17 @@ impl RecordStore {
         report.dropped = gone.len();
         report.loaded = policy.len();
         let (database, policy) = (Mutex::new(database), Mutex::new(policy));
-        let store = Self { database, policy, path: path.into(), cache_bytes };
-        let removed = store.persist(&mut store.database(), &[], &gone);
+        let room: Room = disk_room::check;
+        let store = Self { database, policy, path: path.into(), cache_bytes, room };
+        let removed = store.persist(&mut store.database(), Vec::new(), gone);
         removed.map_err(|error| OpenError::Io { path: path.into(), reason: error.to_string() })?;
         Ok((store, report))
+    }
+
+    /// The store on a disk that says otherwise whether it has room.
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     // redb's own state survives a panic of ours (a transaction is dropped and so aborted).
@@ -170,17 +186,29 @@ impl RecordStore {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits changes. Where the database turns out to be damaged, it is set aside and written
-    /// anew from memory, which has everything.
+    /// Commits changes, or everything where an earlier change could not be. Where the database
+    /// turns out to be damaged, it is set aside and written anew from memory, which has everything.
     fn persist(
         &self,
         database: &mut Handle,
-        rows: &[Row],
-        gone: &[RecordId],
+        rows: Vec<Row>,
+        gone: Vec<RecordId>,
     ) -> Result<(), PersistError> {
-        let reason = match write(database, rows, gone) {
+        if rows.is_empty() && gone.is_empty() && !database.is_behind {
+            return Ok(());
+        }
+        let room = (self.room)(&self.path).map_err(|e| WriteError::Disk(e.to_string()));
+        let written = room.and_then(|()| match database.is_behind {
+            true => write(database, &self.everything()),
+            false => write(database, &Change { is_all: false, rows, gone }),
+        });
+        database.is_behind = written.is_err();
+        let reason = match written {
             Ok(()) => return Ok(()),
-            Err(WriteError::Disk(reason)) => return Err(PersistError(reason)),
+            Err(WriteError::Disk(reason)) => {
+                error!(reason, "records could not be written to disk");
+                return Err(PersistError(reason));
+            }
             Err(WriteError::Damaged(reason)) => reason,
         };
         let aside = set_aside(&self.path).map_err(PersistError::new)?;
@@ -189,8 +217,14 @@ impl RecordStore {
             "the record database is damaged and was set aside; writing it anew from memory"
         );
         *database = create(&self.path, self.cache_bytes).map_err(PersistError::new)?;
+        let written = write(database, &self.everything());
+        database.is_behind = written.is_err();
+        written.map_err(PersistError::new)
+    }
+
+    fn everything(&self) -> Change {
         let all: Vec<RecordId> = self.policy().records.keys().copied().collect();
-        write(database, &self.rows(&all), &[]).map_err(|error| PersistError(error.to_string()))
+        Change { is_all: true, rows: self.rows(&all), gone: Vec::new() }
     }
 
     /// Stores a batch with one commit; answers for each, in order.
@@ -219,7 +253,7 @@ impl RecordStore {
         // Rows are read again, since a later record of the batch may have evicted or replaced an
         // earlier one.
         let rows = self.rows(&written);
-        self.persist(&mut database, &rows, &gone)?;
+        self.persist(&mut database, rows, gone)?;
         Ok(answers)
     }
 
@@ -251,7 +285,7 @@ impl RecordStore {
     pub fn pin(&self, id: &RecordId) -> Result<bool, PinError> {
         let mut database = self.database();
         let Some(record) = self.policy().pin(id)? else { return Ok(false) };
-        self.persist(&mut database, &[((*record).clone(), true)], &[])?;
+        self.persist(&mut database, vec![((*record).clone(), true)], Vec::new())?;
         Ok(true)
     }
 
@@ -264,7 +298,7 @@ impl RecordStore {
         let mut database = self.database();
         let Some(gone) = self.policy().unpin(id) else { return Ok(false) };
         let rows = self.rows(&[*id]);
-        self.persist(&mut database, &rows, &gone)?;
+        self.persist(&mut database, rows, gone)?;
         Ok(true)
     }
 
@@ -276,7 +310,7 @@ impl RecordStore {
         let mut database = self.database();
         let was_here = self.policy().remove(id);
         if was_here {
-            self.persist(&mut database, &[], &[*id])?;
+            self.persist(&mut database, Vec::new(), vec![*id])?;
         }
         Ok(was_here)
     }
@@ -288,8 +322,9 @@ impl RecordStore {
     pub fn sweep(&self, now_unix_s: u64) -> Result<usize, PersistError> {
         let mut database = self.database();
         let over = self.policy().sweep(now_unix_s);
-        self.persist(&mut database, &[], &over)?;
-        Ok(over.len())
+        let count = over.len();
+        self.persist(&mut database, Vec::new(), over)?;
+        Ok(count)
     }
 
     /// Records held.
@@ -332,33 +367,36 @@ fn fill(policy: &mut RecordPolicy, rows: Vec<Row>, now_unix_s: u64) -> Vec<Recor
     gone
 }
 
-/// One transaction: removals first, then rows. Nothing to do costs nothing.
-fn write(handle: &Handle, rows: &[Row], gone: &[RecordId]) -> Result<(), WriteError> {
-    if rows.is_empty() && gone.is_empty() {
-        return Ok(());
-    }
-    // `None` only while it is being dropped.
-    let Handle(Some(database)) = handle else { return Ok(()) };
+/// What a transaction does: removals first, then rows.
+struct Change {
+    /// Whether `rows` are all that there is to be.
+    is_all: bool,
+    rows: Vec<Row>,
+    gone: Vec<RecordId>,
+}
+
+fn write(handle: &Handle, change: &Change) -> Result<(), WriteError> {
+    let Some(database) = &handle.database else { return Ok(()) };
     // A panic inside redb on a damaged page drops the transaction, which aborts it.
-    match catch_unwind(AssertUnwindSafe(|| write_all(database, rows, gone))) {
+    match catch_unwind(AssertUnwindSafe(|| write_change(database, change))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(redb::Error::Corrupted(reason))) => Err(WriteError::Damaged(reason)),
-        Ok(Err(failed)) => {
-            error!(%failed, "records could not be written to disk");
-            Err(WriteError::Disk(failed.to_string()))
-        }
+        Ok(Err(failed)) => Err(WriteError::Disk(failed.to_string())),
         Err(_) => Err(WriteError::Damaged("writing it panicked".to_owned())),
     }
 }
 
-fn write_all(database: &Database, rows: &[Row], gone: &[RecordId]) -> Result<(), redb::Error> {
+fn write_change(database: &Database, change: &Change) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(RECORDS)?;
-        for id in gone {
+        if change.is_all {
+            table.retain(|_, _| false)?;
+        }
+        for id in &change.gone {
             table.remove(row_key(id).as_slice())?;
         }
-        for (record, pinned) in rows {
+        for (record, pinned) in &change.rows {
             let value = row_value(record, *pinned);
             table.insert(row_key(&record.id()).as_slice(), value.as_slice())?;
         }
@@ -368,7 +406,7 @@ fn write_all(database: &Database, rows: &[Row], gone: &[RecordId]) -> Result<(),
 
 fn create(path: &Path, cache_bytes: usize) -> Result<Handle, DatabaseError> {
     let database = Database::builder().set_cache_size(cache_bytes).create(path)?;
-    Ok(Handle(Some(database)))
+    Ok(Handle { database: Some(database), is_behind: false })
 }
 
 fn load(
@@ -380,7 +418,7 @@ fn load(
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let database = create(path, limits.database_cache_bytes);
         let database = database.map_err(|error| open_error(path, error))?;
-        let Handle(Some(opened)) = &database else { return Ok((database, Vec::new())) };
+        let Some(opened) = &database.database else { return Ok((database, Vec::new())) };
         let rows = read_rows(opened, report).map_err(|e| LoadError::Damaged(e.to_string()))?;
         Ok((database, rows))
     }));
