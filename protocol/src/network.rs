@@ -123,6 +123,7 @@ impl WitnessParams {
             format!("a drand_chain other than quicknet's, {QUICKNET_CHAIN}")
         })?;
         ensure(has_key || !has_drand, || "a drand_chain without its beacon_key".into())?;
+        ensure(!has_key || !self.set.is_empty(), || "a beacon_key without witnesses".into())?;
         let shares = if has_key && !has_drand { self.set.len() } else { 0 };
         ensure(self.beacon_shares.len() == shares, || {
             format!("{} beacon_shares where {shares} belong", self.beacon_shares.len())

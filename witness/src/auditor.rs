@@ -221,11 +221,12 @@ impl<R: LeafRows> Auditor<R> {
     }
 
     fn judged(&mut self, now: Millis, under_way: UnderWay, judged: Judged) {
-        let UnderWay { row, index, is_second, .. } = under_way;
+        let UnderWay { row, index, deadline, is_second, .. } = under_way;
         let is_silent = !judged.result.outcome.is_signed();
         let may_retry = self.running.as_ref().is_some_and(|r| now <= r.retry_until);
         if is_silent && !is_second && may_retry {
-            let at = now.after(self.rates.deadline_ms());
+            // A node that refused at once is given the time that another would have had.
+            let at = deadline.max(now);
             self.waiting.insert(Waiting { at, row, index, is_second: true });
             return;
         }

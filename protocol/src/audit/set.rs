@@ -192,6 +192,9 @@ impl WitnessSets {
         ensure(!self.is_fixed, || {
             "the key of this network's beacon is shared among set 0, which cannot change".into()
         })?;
+        ensure(!last.members.is_empty(), || {
+            "this network's genesis names no witnesses, who alone could sign a set".into()
+        })?;
         let next = self.last_number() + 1;
         ensure(body.number == next, || format!("the next number is {next}"))?;
         ensure(body.previous == last.hash, || "names another set as the one before".into())?;

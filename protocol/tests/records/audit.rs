@@ -222,6 +222,8 @@ fn malformed_digests_and_maintenances_are_refused() {
     refused(&answer(0, None).body, |b| b.index = 64);
 }
 
+type Change = dyn Fn(&mut WitnessSetBody);
+
 #[test]
 fn a_witness_set_follows_by_a_quorum_of_the_one_before() {
     let push = |set: &WitnessSet| WitnessSets::new(&genesis()).push(set).map_err(|e| e.to_string());
@@ -229,7 +231,7 @@ fn a_witness_set_follows_by_a_quorum_of_the_one_before() {
     sets.push(&witness_set()).unwrap();
     assert_eq!((sets.at(Epoch(47)).len(), sets.at(Epoch(48)).len()), (7, 6));
     assert!(push(&signed_set(|_| {}, 4)).unwrap_err().contains("5 are needed"));
-    let refusals: [(&dyn Fn(&mut WitnessSetBody), &str); 8] = [
+    let refusals: [(&Change, &str); 8] = [
         (&|b| b.number = 2, "the next number is 1"),
         (&|b| b.previous.0[0] ^= 1, "another set"),
         (&|b| b.from = Epoch(0), "not later"),
@@ -268,6 +270,16 @@ fn a_shared_beacon_key_fixes_the_set() {
 }
 
 #[test]
+fn nobody_makes_a_set_where_there_was_none() {
+    let genesis = sample::genesis();
+    let (mut body, network) = (witness_set().body, genesis.network_id());
+    (body.network, body.previous) = (network, RecordHash(network.0));
+    let set = WitnessSet { body, signatures: vec![] };
+    let error = WitnessSets::new(&genesis).push(&set).unwrap_err().to_string();
+    assert!(error.contains("no witnesses"), "{error}");
+}
+
+#[test]
 fn quorums_are_those_of_the_table() {
     let quorum = |w| (WitnessSets::faulty_max(w), WitnessSets::quorum(w));
     assert_eq!(
@@ -295,6 +307,7 @@ fn a_genesis_says_one_beacon_or_none() {
     assert!(!check(&|w| (w.drand_chain, w.beacon_shares) = (String::new(), vec![share; 6])));
     assert!(!check(&|w| w.beacon_key = vec![7; 48]));
     assert!(!check(&|w| w.beacon_key = vec![]));
+    assert!(!check(&|w| w.set.clear()), "a beacon for nobody");
     assert!(!check(&|w| w.set.swap(0, 1)));
     assert!(!check(&|w| w.set[1] = w.set[0]));
     assert!(!check(&|w| w.audit_permyriad = 0));

@@ -198,7 +198,8 @@ impl Account {
     /// Honours a maintenance that was known in `epoch`, unless it began by then or there are too
     /// many: those count that end less than 720 epochs before it begins.
     pub(super) fn announce(&mut self, epoch: Epoch, from: Epoch, until: Epoch) {
-        let recent = self.maintenance.iter().filter(|(_, end)| end.0 + MEMORY_EPOCHS > from.0);
+        let is_recent = |end: Epoch| end.0.saturating_add(MEMORY_EPOCHS) > from.0;
+        let recent = self.maintenance.iter().filter(|(_, end)| is_recent(*end));
         let used: u64 = recent.map(|(from, until)| until.0 - from.0).sum();
         if from > epoch && used + (until.0 - from.0) <= MAINTENANCE_EPOCHS {
             self.maintenance.push((from, until));
@@ -225,7 +226,7 @@ impl Account {
     pub(super) fn end_epoch(&mut self, epoch: Epoch) {
         let is_recent = |at: Epoch| epoch.0.saturating_sub(at.0) < MEMORY_EPOCHS;
         self.lost.retain(|(_, _, at)| is_recent(*at));
-        self.maintenance.retain(|(_, until)| until.0 + MEMORY_EPOCHS > epoch.0);
+        self.maintenance.retain(|(_, until)| until.0.saturating_add(MEMORY_EPOCHS) > epoch.0);
         if self.standing == Standing::Disqualified {
             if self.against_at.is_none_or(|at| !is_recent(at)) {
                 let maintenance = std::mem::take(&mut self.maintenance);

@@ -177,6 +177,9 @@ fn each_answer_gets_its_outcome() {
     use Outcome::{Absent, Pass, Silent, Wrong};
     assert_eq!(outcomes, [Absent, Wrong, Silent, Silent, Pass]);
     assert_eq!(done.asked.len(), 7, "a second try of those who were silent, and no third");
+    let tries: Vec<Millis> =
+        done.asked.iter().filter(|q| q.index == 2).map(|question| question.at).collect();
+    assert_eq!(tries[1].since(tries[0]), 20_000, "when the first is given up");
     let looked: Vec<u8> = done.looks.iter().map(|(_, _, index)| *index).collect();
     assert_eq!(looked, [2, 3]);
     assert_eq!(done.looks[0].0.len(), 6, "the rest of the committee");

@@ -143,6 +143,37 @@ fn evidence(evidence: &Evidence) -> Result<Vec<Fault>, EvidenceError> {
     read.check(&world().network, &Rows)
 }
 
+/// Two stories of the first witness, and its two digests.
+fn two_stories() -> [Evidence; 2] {
+    let (mut one, mut other) = (chains(world()).remove(0), chains(world()).remove(0));
+    let [a, b] = [0, 1]
+        .map(|series| Report::new(0, due(world(), 5, series, 1)[0], vec![(0, 0, Outcome::Pass)]));
+    let mut verdicts = [say(world(), &mut one, 5, &a), say(world(), &mut other, 5, &b)];
+    let mut digests = [one.close(Epoch(5)), other.close(Epoch(5))];
+    verdicts.sort_by_key(Signed::hash);
+    digests.sort_by_key(Signed::hash);
+    let [low, high] = verdicts.map(Box::new);
+    let fork = Evidence::Fork(low, high);
+    let [low, high] = digests.map(Box::new);
+    [fork, Evidence::Digests(low, high)]
+}
+
+#[test]
+fn every_changed_bit_of_evidence_is_refused() {
+    let [fork, digests] = two_stories();
+    for sample in [fork, digests, over(1, &[(0, 0)])] {
+        assert!(evidence(&sample).is_ok());
+        let bytes = sample.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let read = Evidence::decode(&changed).ok();
+            let faults = read.and_then(|e| e.check(&world().network, &Rows).ok());
+            assert_eq!(faults, None, "bit {bit} went unseen");
+        }
+    }
+}
+
 #[test]
 fn forks_and_second_digests_convict() {
     let world = world();

@@ -6,9 +6,12 @@ use echonet_protocol::{
     identity::Signed,
     time::Epoch,
 };
-use echonet_witness::verdicts::{
-    Chain, CheckedVerdict, Contradiction, DigestError, Item, Kept, VerdictError, check_digest,
-    forgettable, is_fork,
+use echonet_witness::{
+    unproven::Reaudited,
+    verdicts::{
+        Chain, CheckedVerdict, Contradiction, DigestError, Item, Kept, VerdictError, check_digest,
+        forgettable, is_fork,
+    },
 };
 
 use crate::rig::{Report, chains, due, say, world};
@@ -148,4 +151,20 @@ fn passes_are_forgotten_first() {
     assert_eq!(forgettable(&items[..5], Epoch(90), 86_400), [] as [usize; 0]);
     let others = [item(2, Kept::OtherVerdict, 1 << 30), item(1, Kept::OtherVerdict, 1)];
     assert_eq!(forgettable(&others, Epoch(3), 86_400), [1]);
+}
+
+#[test]
+fn a_witness_whose_passes_are_mostly_unproven_is_named() {
+    let (one, other) = (world().witnesses[0].node_id(), world().witnesses[1].node_id());
+    let mut reaudited = Reaudited::new();
+    for (witness, epoch, is_proven) in [(one, 1, false), (one, 5, true), (other, 2, true)] {
+        reaudited.note(witness, Epoch(epoch), is_proven);
+    }
+    assert!(reaudited.unreliable(Epoch(5)).is_empty(), "half is not more than half");
+    reaudited.note(one, Epoch(6), false);
+    assert_eq!(reaudited.unreliable(Epoch(6)), [one]);
+    assert_eq!(reaudited.unreliable(Epoch(24)), [one]);
+    assert!(reaudited.unreliable(Epoch(25)).is_empty(), "epoch 1 is forgotten");
+    assert_eq!(reaudited.unreliable(Epoch(29)), [one], "epoch 6 alone is left");
+    assert!(reaudited.unreliable(Epoch(30)).is_empty());
 }

@@ -204,6 +204,9 @@ fn an_announced_maintenance_costs_nothing_and_is_bounded() {
     let mut late = Run::new();
     announce(&mut late, 0, 12);
     assert_eq!(late.epoch(&[Silent]).len(), 1, "announced when it had begun");
+    let mut never = Run::new();
+    announce(&mut never, u64::MAX - 24, u64::MAX);
+    assert_eq!(never.epoch(&[Silent]).len(), 1, "at the end of all epochs");
     let mut greedy = Run::new();
     announce(&mut greedy, 10, 34);
     announce(&mut greedy, 3, 4);
