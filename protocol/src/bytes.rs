@@ -133,3 +133,16 @@ fixed_bytes! {
     /// Sixteen bytes that make an otherwise equal record distinct.
     Nonce, 16
 }
+fixed_bytes! {
+    /// BLAKE3 hash of a leaf proof's bytes, as a holder signs it (SPEC_WITNESS.md, section 5).
+    SliceHash, 32
+}
+fixed_bytes! {
+    /// A BLS signature in G1, compressed: an epoch's beacon, or a member's part of it
+    /// (SPEC_WITNESS.md, section 3).
+    BeaconSignature, 48
+}
+fixed_bytes! {
+    /// A BLS public key in G2, compressed: a beacon's, or that of a member's share of it.
+    BeaconKey, 96
+}

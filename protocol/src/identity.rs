@@ -126,8 +126,13 @@ pub enum RecordError {
 /// Domain-separated digest of a record body: what is signed and what names it.
 #[must_use]
 pub fn record_hash<T: Record>(body: &T) -> RecordHash {
+    hash_as(T::KIND, body)
+}
+
+/// The same for a body that no single node signs.
+pub(crate) fn hash_as<T: Serialize>(kind: &str, body: &T) -> RecordHash {
     let mut hasher = blake3::Hasher::new_derive_key(params::RECORD_CONTEXT);
-    hasher.update(T::KIND.as_bytes());
+    hasher.update(kind.as_bytes());
     hasher.update(&[0]);
     hasher.update(&codec::encode(body));
     RecordHash(*hasher.finalize().as_bytes())

@@ -7,6 +7,7 @@
 
 pub mod agreement;
 pub mod announcement;
+pub mod audit;
 pub mod bytes;
 pub mod codec;
 pub mod content_id;

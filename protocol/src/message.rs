@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use crate::{
     agreement,
     announcement::{LiveCheck, RecordKind},
+    audit,
     content_id::ContentId,
     identity::{NodeId, Signed},
     lease::{Grant, Lease, LeaseEnd, Receipt},
@@ -143,6 +144,8 @@ pub enum Request {
     Membership(membership::Ask),
     /// Holders of a placement agreeing on its next version.
     Agree(Box<agreement::Ask>),
+    /// Between witnesses, holders and keepers of records; SPEC_WITNESS.md.
+    Witness(audit::Ask),
 }
 
 /// Which bytes, and in groups of how many leaves they are proven.
@@ -231,6 +234,8 @@ pub enum Response {
     Membership(membership::Answer),
     /// Answer to [`Request::Agree`].
     Agree(Box<agreement::Answer>),
+    /// Answer to [`Request::Witness`].
+    Witness(audit::Answer),
 }
 
 /// A refusal: a code for programs, words for people.

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bytes::fixed_bytes,
+    bytes::{BeaconKey, fixed_bytes},
     codec::{self, DecodeError},
     identity::{NodeId, ensure},
     params,
@@ -67,20 +67,68 @@ impl Timing {
     }
 }
 
-/// Parameters of the witnesses (design 9).
+/// Chain hash of drand's quicknet, the one drand chain that is known here.
+pub const QUICKNET_CHAIN: &str = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971";
+
+/// Parameters of the witnesses (SPEC_WITNESS.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WitnessParams {
-    /// The first witness set; later sets are signed by 2f+1 of the one before.
+    /// The first witness set, ascending; later sets are signed by a quorum of the one before.
     pub set: Vec<NodeId>,
-    /// Most members of an audit committee.
+    /// Most members of an audit committee, at least 1.
     pub committee_max: u8,
-    /// drand chain hash, hex; empty: the witness set's own threshold beacon.
+    /// drand chain hash, hex: [`QUICKNET_CHAIN`]; empty: the witness set's own threshold beacon.
     pub drand_chain: String,
-    /// Public key of the threshold beacon; empty where drand is used or no
-    /// witness exists.
+    /// Public key of the beacon, 96 bytes; empty: there is no beacon, and so are no audits.
     #[serde(with = "serde_bytes")]
     pub beacon_key: Vec<u8>,
+    /// Public keys of the shares of a threshold beacon's key, in the order of `set`; empty where
+    /// the beacon is drand's or there is none.
+    pub beacon_shares: Vec<BeaconKey>,
+    /// How many of 10,000 segments are due in an epoch, 1..=10000.
+    pub audit_permyriad: u16,
+}
+
+impl WitnessParams {
+    /// No witnesses and no audits; the other numbers are those of production.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            set: Vec::new(),
+            committee_max: 13,
+            drand_chain: String::new(),
+            beacon_key: Vec::new(),
+            beacon_shares: Vec::new(),
+            audit_permyriad: 100,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        ensure(self.set.len() <= params::WITNESSES_MAX, || {
+            format!("{} witnesses, at most {}", self.set.len(), params::WITNESSES_MAX)
+        })?;
+        ensure(self.set.windows(2).all(|p| p[0] < p[1]), || {
+            "witnesses not in ascending order, each once".into()
+        })?;
+        ensure(self.committee_max >= 1, || "committee_max is 0".into())?;
+        ensure((1..=10_000).contains(&self.audit_permyriad), || {
+            format!("audit_permyriad {} not in 1..=10000", self.audit_permyriad)
+        })?;
+        let (has_key, has_drand) = (!self.beacon_key.is_empty(), !self.drand_chain.is_empty());
+        ensure(!has_key || self.beacon_key.len() == BeaconKey::LEN, || {
+            format!("beacon_key of {} bytes, not {}", self.beacon_key.len(), BeaconKey::LEN)
+        })?;
+        ensure(!has_drand || self.drand_chain == QUICKNET_CHAIN, || {
+            format!("a drand_chain other than quicknet's, {QUICKNET_CHAIN}")
+        })?;
+        ensure(has_key || !has_drand, || "a drand_chain without its beacon_key".into())?;
+        ensure(!has_key || !self.set.is_empty(), || "a beacon_key without witnesses".into())?;
+        let shares = if has_key && !has_drand { self.set.len() } else { 0 };
+        ensure(self.beacon_shares.len() == shares, || {
+            format!("{} beacon_shares where {shares} belong", self.beacon_shares.len())
+        })
+    }
 }
 
 /// A network's parameters (SPEC.md, "Genesis").
@@ -162,12 +210,9 @@ impl Genesis {
         ensure(self.volume_bytes <= 1 << 32, || "volume_bytes over 4 GiB".into())?;
         ensure(self.unsealed_epochs >= 1, || "unsealed_epochs is 0".into())?;
         ensure(self.lease_epochs_max >= 1, || "lease_epochs_max is 0".into())?;
-        ensure(self.issuers.len() <= 64 && self.witness.set.len() <= 256, || {
-            "too many issuers or witnesses".into()
-        })?;
+        ensure(self.issuers.len() <= 64, || "too many issuers".into())?;
         self.timing.check()?;
-        ensure(self.witness.beacon_key.len() <= 256, || "beacon_key too long".into())?;
-        ensure(self.witness.drand_chain.len() <= 64, || "drand_chain too long".into())
+        self.witness.check()
     }
 
     /// The longest shard of this network, bytes: a copy of a whole segment, or of a manifest page.

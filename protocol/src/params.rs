@@ -92,6 +92,23 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of an explanation at most.
 pub const REASON_BYTES_MAX: usize = 512;
 
+/// Members of a witness set at most.
+pub const WITNESSES_MAX: usize = 256;
+/// Most bytes of a witness set with its signatures.
+pub const WITNESS_SET_BYTES_MAX: usize = 64 * 1024;
+/// The highest number of a witness set.
+pub const WITNESS_SET_NUMBER_MAX: u64 = 4096;
+/// Most bytes of an audit verdict: 64 results and their head.
+pub const VERDICT_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of a case: what fits into a request with its head.
+pub const CASE_BYTES_MAX: usize = 255 * 1024;
+/// Most bytes of a certificate.
+pub const CERTIFICATE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most epochs of a maintenance.
+pub const MAINTENANCE_EPOCHS_MAX: u64 = 24;
+/// Holders that one question for due segments may name for their inventory at most.
+pub const INVENTORIES_MAX: usize = 16;
+
 /// One holder honours at most this part (a divisor) of one grant.
 pub const GRANT_SHARE_DIVISOR: u64 = 8;
 

@@ -36,7 +36,18 @@ const PURE: [Pure; 3] = [
             "zstd",
         ],
     },
-    Pure { name: "echonet-witness", allowed: &["echonet-protocol"] },
+    Pure {
+        name: "echonet-witness",
+        allowed: &[
+            "blake3",
+            "blst",
+            "echonet-protocol",
+            "serde",
+            "serde_bytes",
+            "sha2",
+            "thiserror",
+        ],
+    },
     Pure { name: "echonet-archive", allowed: &["echonet-protocol"] },
 ];
 

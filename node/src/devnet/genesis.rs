@@ -72,12 +72,7 @@ pub fn development(
         free_lease_epochs_max: (7 * DAY_S).div_ceil(epoch_s),
         issuers,
         timing: network.timing.clone(),
-        witness: WitnessParams {
-            set: Vec::new(),
-            committee_max: 13,
-            drand_chain: String::new(),
-            beacon_key: Vec::new(),
-        },
+        witness: WitnessParams::none(),
     }
 }
 

@@ -141,6 +141,10 @@ impl Handler {
             Request::Agree(ask) => Ok(Response::Agree(Box::new(
                 core.votes.answer(core, NodeId(peer.node_id), *ask).await?,
             ))),
+            Request::Witness(_) => Err(refuse(
+                RefusalCode::NotMyRole,
+                "this node takes no part in audits; ask one with the role witness",
+            )),
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }

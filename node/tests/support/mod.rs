@@ -57,12 +57,7 @@ fn genesis(issuer: &Identity, epoch_s: u64) -> Genesis {
         free_lease_epochs_max: 1_000,
         issuers: vec![issuer.node_id()],
         timing: Timing { probe_s: 2, suspect_s: 2, grace_s: 10, urgent_s: 5, top_up_s: 20 },
-        witness: WitnessParams {
-            set: vec![],
-            committee_max: 13,
-            drand_chain: String::new(),
-            beacon_key: vec![],
-        },
+        witness: WitnessParams::none(),
     }
 }
 

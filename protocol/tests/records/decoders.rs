@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 use echonet_protocol::{
     announcement::{Announcement, LiveCheck},
+    audit::{
+        AuditAnswer, AuditChallenge, AuditDigest, AuditVerdict, Maintenance, WitnessSet,
+        WitnessSets,
+    },
+    bytes::SliceHash,
     content_id::ContentId,
     data::rows::Rows,
     identity::{Record, Signed},
@@ -22,7 +27,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    content, messages,
+    audit, content, messages,
     plain::{self, Style},
     sample,
 };
@@ -86,6 +91,21 @@ pub(crate) fn all() -> Vec<Decoder> {
         placement(sample::placement_third().encode()),
         signed::<Claim>(sample::word()),
         signed::<Claim>(sample::doubt()),
+        signed::<Maintenance>(audit::maintenance()),
+        signed::<AuditChallenge>(audit::challenge()),
+        signed::<AuditAnswer>(audit::answer(1, Some(SliceHash([1; 32])))),
+        signed::<AuditVerdict>(audit::verdict()),
+        signed::<AuditDigest>(audit::digest()),
+        Decoder {
+            kind: "witness set",
+            is_sealed: true,
+            sample: audit::witness_set().encode(),
+            decode: Box::new(|bytes| {
+                let set = WitnessSet::decode(bytes).ok()?;
+                WitnessSets::new(&audit::genesis()).push(&set).ok()?;
+                Some(set.encode())
+            }),
+        },
         free("genesis", sample::genesis().encode(), |b| Some(Genesis::decode(b).ok()?.encode())),
         free("segment descriptor", sample::placed().encode(), |b| {
             Some(SegmentDescriptor::decode(b).ok()?.encode())

@@ -3,6 +3,7 @@
 //! more than running.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test, as its own lines do")]
 
+mod audit;
 mod content;
 mod decoders;
 mod manifest;

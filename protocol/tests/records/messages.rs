@@ -2,7 +2,9 @@
 
 use echonet_protocol::{
     agreement,
-    announcement::RecordKind,
+    announcement::{RecordKey, RecordKind},
+    audit,
+    bytes::{BeaconSignature, SliceHash},
     content_id::ContentId,
     membership::{Answer, Ask},
     message::{
@@ -14,7 +16,7 @@ use echonet_protocol::{
 };
 use serde_bytes::ByteBuf;
 
-use crate::sample;
+use crate::{audit as samples, sample};
 
 /// The number of a request. A new variant does not compile until it is listed here.
 pub(crate) const fn request_number(request: &Request) -> u8 {
@@ -35,6 +37,7 @@ pub(crate) const fn request_number(request: &Request) -> u8 {
         Request::CheckLive { .. } => 13,
         Request::Membership(_) => 14,
         Request::Agree(_) => 15,
+        Request::Witness(_) => 16,
     }
 }
 
@@ -57,6 +60,7 @@ pub(crate) const fn response_number(response: &Response) -> u8 {
         Response::Live(_) => 13,
         Response::Membership(_) => 14,
         Response::Agree(_) => 15,
+        Response::Witness(_) => 16,
     }
 }
 
@@ -144,6 +148,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             })),
         ),
     ]
+    .into_iter()
+    .chain(asks().into_iter().map(|(name, ask)| (name, Request::Witness(ask))))
+    .collect()
 }
 
 /// Every response.
@@ -175,6 +182,55 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ),
         ("held", Response::Agree(Box::new(agreement::Answer::Held { for_ms: 2_500 }))),
     ]
+    .into_iter()
+    .chain(answers().into_iter().map(|(name, answer)| (name, Response::Witness(answer))))
+    .collect()
+}
+
+/// Every question of audits, in the order of its number.
+fn asks() -> Vec<(&'static str, audit::Ask)> {
+    use audit::Ask;
+    let (beacon, epoch) = (BeaconSignature([0x42; 48]), Epoch(130));
+    let challenge = || Box::new(samples::challenge());
+    let inventory = vec![sample::node_id(5)];
+    let after = Some(RecordKey([6; 32]));
+    vec![
+        ("beacon of an epoch", Ask::Beacon { epoch }),
+        ("part of a beacon", Ask::Part { epoch, index: 255, part: beacon }),
+        ("audit", Ask::Audit { challenge: challenge(), index: 4 }),
+        ("look", Ask::Look { challenge: challenge(), index: 4 }),
+        ("due", Ask::Due { epoch, beacon, inventory, after }),
+        ("digests", Ask::Digests { epochs: vec![epoch, Epoch(131)] }),
+        ("put digests", Ask::PutDigests { digests: vec![samples::digest()] }),
+        ("verdicts", Ask::Verdicts { witness: sample::node_id(200), from: 300 }),
+        ("case", Ask::Case { verdict: samples::verdict().hash() }),
+        ("put case", Ask::PutCase { case: ByteBuf::from(vec![0xa0; 130]) }),
+        ("put maintenance", Ask::PutMaintenance { maintenance: samples::maintenance() }),
+    ]
+}
+
+/// Every answer of audits, in the order of its number.
+fn answers() -> Vec<(&'static str, audit::Answer)> {
+    use audit::Answer;
+    let bytes = |len| ByteBuf::from(vec![0xa0; len]);
+    let slice_hash = Some(SliceHash([1; 32]));
+    let answered = |slice_hash, slice| Answer::Answer {
+        answer: Box::new(samples::answer(4, slice_hash)),
+        slice,
+    };
+    let next = Some(RecordKey([6; 32]));
+    vec![
+        ("the beacon", Answer::Beacon(Some(BeaconSignature([0x42; 48])))),
+        ("no beacon", Answer::Beacon(None)),
+        ("noted", Answer::Done),
+        ("answer", answered(slice_hash, Some(bytes(1024)))),
+        ("answer of none", answered(None, None)),
+        ("placements due", Answer::Due { placements: vec![bytes(130)], next }),
+        ("digests", Answer::Digests { digests: vec![samples::digest()] }),
+        ("verdicts", Answer::Verdicts { verdicts: vec![samples::verdict()] }),
+        ("a case", Answer::Case(Some(bytes(5)))),
+        ("no case", Answer::Case(None)),
+    ]
 }
 
 /// A request as it is sent.
@@ -186,7 +242,7 @@ pub(crate) fn envelope(request: Request) -> Envelope {
 fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let mut requests: Vec<u8> = requests().iter().map(|(_, r)| request_number(r)).collect();
     requests.dedup();
-    assert_eq!(requests, (0..16).collect::<Vec<u8>>());
+    assert_eq!(requests, (0..17).collect::<Vec<u8>>());
     for (name, request) in self::requests() {
         // The network with its length in front, and the version.
         assert_eq!(encode(&envelope(request.clone()))[34], request_number(&request), "{name}");
@@ -194,7 +250,7 @@ fn the_numbers_are_those_of_the_table_and_none_is_missing() {
     let responses = responses();
     let mut numbers: Vec<u8> = responses.iter().map(|(_, r)| response_number(r)).collect();
     numbers.dedup();
-    assert_eq!(numbers, (0..16).collect::<Vec<u8>>());
+    assert_eq!(numbers, (0..17).collect::<Vec<u8>>());
     for (name, response) in responses {
         assert_eq!(encode(&response)[0], response_number(&response), "{name}");
     }
@@ -262,4 +318,36 @@ fn lists_are_bounded_beyond_their_bytes() {
 fn a_reason_is_cut_between_characters() {
     let refusal = Refusal::new(RefusalCode::Busy, "\u{20ac}".repeat(300));
     assert_eq!(refusal.reason.len(), 510);
+}
+
+#[test]
+fn questions_and_answers_of_audits_have_their_numbers_and_bounds() {
+    let numbers = |encoded: Vec<Vec<u8>>, at: usize| {
+        let mut numbers: Vec<u8> = encoded.iter().map(|bytes| bytes[at]).collect();
+        numbers.dedup();
+        numbers
+    };
+    let encoded = asks().into_iter().map(|(_, ask)| encode(&envelope(Request::Witness(ask))));
+    assert_eq!(numbers(encoded.collect(), 35), (0..11).collect::<Vec<u8>>());
+    let encoded = answers().into_iter().map(|(_, answer)| encode(&Response::Witness(answer)));
+    assert_eq!(numbers(encoded.collect(), 1), (0..7).collect::<Vec<u8>>());
+    let ask = |ask| decode_request(&encode(&envelope(Request::Witness(ask)))).is_ok();
+    let epochs = |len| audit::Ask::Digests { epochs: vec![Epoch(1); len] };
+    assert!(ask(epochs(64)) && !ask(epochs(65)));
+    let due = |len| audit::Ask::Due {
+        epoch: Epoch(1),
+        beacon: BeaconSignature([0; 48]),
+        inventory: vec![sample::node_id(5); len],
+        after: None,
+    };
+    assert!(ask(due(16)) && !ask(due(17)));
+    let put = |len| audit::Ask::PutDigests { digests: vec![samples::digest(); len] };
+    assert!(ask(put(64)) && !ask(put(65)));
+    let case = |len| audit::Ask::PutCase { case: ByteBuf::from(vec![0; len]) };
+    assert!(ask(case(params::CASE_BYTES_MAX)) && !ask(case(params::REQUEST_BYTES_MAX)));
+    let verdicts = |len| {
+        let verdicts = vec![samples::verdict(); len];
+        decode_response(&encode(&Response::Witness(audit::Answer::Verdicts { verdicts }))).is_ok()
+    };
+    assert!(verdicts(64) && !verdicts(65));
 }

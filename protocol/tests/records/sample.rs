@@ -61,12 +61,7 @@ pub(crate) fn genesis() -> Genesis {
         free_lease_epochs_max: 168,
         issuers: vec![issuer().node_id()],
         timing: Timing { probe_s: 2, suspect_s: 2, grace_s: 10, urgent_s: 5, top_up_s: 20 },
-        witness: WitnessParams {
-            set: vec![],
-            committee_max: 7,
-            drand_chain: String::new(),
-            beacon_key: vec![],
-        },
+        witness: WitnessParams { committee_max: 7, ..WitnessParams::none() },
     }
 }
 

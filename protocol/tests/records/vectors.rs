@@ -6,10 +6,12 @@ use std::path::Path;
 
 use echonet_protocol::{
     announcement::{RecordKind, record_keys},
+    audit::WitnessSet,
+    bytes::{BeaconKey, SliceHash},
     content_id::ContentId,
     identity::{Identity, NodeId, Record, Signed, record_hash},
     message,
-    network::{BootstrapAddr, NetworkId},
+    network::{BootstrapAddr, NetworkId, QUICKNET_CHAIN},
     node_descriptor::NodeDescriptor,
     placement_record::PlacementRecord,
     quiet::QuietHours,
@@ -21,7 +23,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    content, decoders, messages,
+    audit, content, decoders, messages,
     plain::{self, hex, unhex},
     sample,
 };
@@ -88,6 +90,23 @@ fn placement_case(name: &str, record: &PlacementRecord, signers: &[Identity]) ->
     case
 }
 
+/// A witness set has no signer of its own, so its case is put together here.
+fn set_case(name: &str, set: &WitnessSet, signers: &[Identity]) -> Value {
+    let secrets: Vec<Value> = signers.iter().map(|i| hex(&i.secret())).collect();
+    let sigs: Vec<Value> = set.signatures.iter().map(|s| hex(&s.sig.0)).collect();
+    json!({
+        "name": name,
+        "kind": "witness set",
+        "input": { "secrets": secrets, "body": plain(&set.body) },
+        "output": {
+            "body": hex(&serde_ipld_dagcbor::to_vec(&set.body).unwrap()),
+            "record_hash": hex(&set.body.hash().0),
+            "signatures": sigs,
+            "encoded": hex(&set.encode()),
+        }
+    })
+}
+
 fn signed_cases() -> Vec<Value> {
     use sample::{holder, identity, issuer, owner};
     let lease = sample::lease(Some(sample::grant().hash()));
@@ -112,6 +131,13 @@ fn signed_cases() -> Vec<Value> {
         signed_case("membership claim, a node's own word", &holder(0), &sample::word()),
         signed_case("membership claim, goodbye", &holder(0), &sample::goodbye()),
         signed_case("membership claim, another's doubt", &holder(1), &sample::doubt()),
+        set_case("witness set", &audit::witness_set(), &audit::witnesses()[..5]),
+        signed_case("maintenance", &holder(0), &audit::maintenance()),
+        signed_case("audit challenge", &identity(200), &audit::challenge()),
+        signed_case("audit answer", &holder(0), &audit::answer(0, Some(SliceHash([0; 32])))),
+        signed_case("audit answer of none", &holder(2), &audit::answer(2, None)),
+        signed_case("audit verdict", &identity(200), &audit::verdict()),
+        signed_case("audit digest", &identity(200), &audit::digest()),
     ]
 }
 
@@ -120,7 +146,7 @@ fn signed_records() {
     let about = "Signed records (SPEC.md, section 5). Text that begins with 0x is a byte string in hex. \
                  input.body as DAG-CBOR is output.body; the map {body, sig} is output.encoded. For a \
                  placement record that is the map {body, signatures} with {signer, sig} each and \
-                 everything of input.beside. secrets are the signers' 32 secret bytes of RFC 8032, \
+                 everything of input.beside, for a witness set {body, signatures} alone. secrets are the signers' 32 secret bytes of RFC 8032, \
                  in the order of the signatures. Where input.beside.ballot is a number, what is \
                  signed is a `placement commit` (SPEC.md, section 9).";
     let cases = file("records-signed.json", about, signed_cases());
@@ -151,6 +177,8 @@ fn signed_records() {
             record["body"] = input["body"].clone();
             record["signatures"] = Value::Array(signatures);
             record
+        } else if kind == "witness set" {
+            json!({ "body": input["body"], "signatures": signatures })
         } else {
             json!({ "body": input["body"], "sig": sigs[0] })
         };
@@ -239,8 +267,12 @@ fn content_cases() -> Vec<Value> {
     let mut public = genesis.clone();
     public.development = false;
     public.witness.set = vec![sample::node_id(8), sample::node_id(9)];
-    public.witness.beacon_key = vec![1; 48];
-    public.witness.drand_chain = "52db9ba70e0cc0f6".into();
+    public.witness.beacon_key = vec![1; 96];
+    public.witness.drand_chain = QUICKNET_CHAIN.into();
+    public.witness.set.sort_unstable();
+    let mut shared = public.clone();
+    shared.witness.drand_chain.clear();
+    shared.witness.beacon_shares = vec![BeaconKey([2; 96]), BeaconKey([3; 96])];
     let (ten, copies) = (sample::descriptor(10, 6, 100_001), sample::descriptor(1, 6, 11));
     let (inline, empty) = (content::inline(b"hello"), content::inline(b""));
     let (paged, long, page) = (content::paged(), content::paged_long(), content::page());
@@ -249,6 +281,7 @@ fn content_cases() -> Vec<Value> {
     vec![
         content_case("development network", "genesis", &genesis, &genesis.encode()),
         content_case("network with witnesses", "genesis", &public, &public.encode()),
+        content_case("network with a shared beacon", "genesis", &shared, &shared.encode()),
         content_case("10+6", segment, &ten, &ten.encode()),
         content_case("copies", segment, &copies, &copies.encode()),
         content_case(
