@@ -211,13 +211,24 @@ impl Keeper {
     }
 
     fn says(&mut self, node: NodeId, segment: SegmentId, index: u8, has: bool) {
+        self.learn_of(node, segment, |placement, peer| placement.says(peer, index, has));
+    }
+
+    /// Something is known of a holder in all placements of a segment; `learn` says whether it is
+    /// news.
+    fn learn_of(
+        &mut self,
+        node: NodeId,
+        segment: SegmentId,
+        learn: impl Fn(&mut Placement, PeerId) -> bool,
+    ) {
         let Some(peer) = self.peers.find(&node) else { return };
         let first = Key { segment, owner: NodeId([0; 32]) };
         let of_segment =
             self.placements.range_mut(first..).take_while(|(key, _)| key.segment == segment);
         let mut has_changed = false;
         for (_, placement) in of_segment {
-            has_changed |= placement.says(peer, index, has);
+            has_changed |= learn(placement, peer);
         }
         if has_changed {
             self.look_again();
@@ -491,6 +502,9 @@ impl Machine for Keeper {
             }
             KeeperInput::Says { node, segment, index, has } => {
                 self.says(node, segment, index, has);
+            }
+            KeeperInput::Convicted { node, segment, index } => {
+                self.learn_of(node, segment, |placement, peer| placement.convict(peer, index));
             }
             KeeperInput::Read(segment) => {
                 self.of_segment(segment, |placement| placement.was_read(now));

@@ -170,6 +170,20 @@ fn every_version_begins_with_the_first_in_rank() {
 }
 
 #[test]
+fn a_convicted_shard_is_lost_whatever_its_holder_says() {
+    let number = ranked(0, Scheme::DEFAULT);
+    let mut rig = Rig::new();
+    rig.put(KeeperInput::Held(placed(number, 1, Scheme::DEFAULT)));
+    let segment = key(number).segment;
+    for (index, holder) in [(4, 5), (5, 6), (6, 7)] {
+        rig.put(KeeperInput::Convicted { node: node(holder), segment, index });
+        rig.put(KeeperInput::Says { node: node(holder), segment, index, has: true });
+    }
+    rig.pass(20 * KeeperConfig::of(&TIMING).timing.step_ms);
+    assert!(!rig.take().is_empty(), "it was believed again");
+}
+
+#[test]
 fn who_comes_back_ends_the_pause_after_failures() {
     let number = ranked(0, Scheme::DEFAULT);
     let mut rig = Rig::new();

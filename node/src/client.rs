@@ -14,6 +14,7 @@ use bytes::Bytes;
 use echonet_protocol::{
     agreement,
     announcement::{LiveCheck, RecordKind},
+    audit,
     content_id::ContentId,
     data::verified::{SliceDecoder, SliceError, slice_len},
     identity::{NodeId, Signed},
@@ -372,6 +373,21 @@ impl Client {
     pub async fn membership(&self, node: &NodeId, ask: Ask) -> Result<Answer, CallError> {
         match self.call(node, Request::Membership(ask)).await? {
             Response::Membership(answer) => Ok(answer),
+            other => Err(senseless(node, &other)),
+        }
+    }
+
+    /// A question about audits; the answer is not yet verified.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn witness(
+        &self,
+        node: &NodeId,
+        ask: audit::Ask,
+    ) -> Result<audit::Answer, CallError> {
+        match self.call(node, Request::Witness(ask)).await? {
+            Response::Witness(answer) => Ok(answer),
             other => Err(senseless(node, &other)),
         }
     }

@@ -11,6 +11,13 @@ pub fn now() -> UnixSeconds {
     UnixSeconds(since.as_secs())
 }
 
+/// Milliseconds since 1970; 0 on a machine whose clock is before that.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Random bytes of the operating system.
 ///
 /// # Panics

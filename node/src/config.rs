@@ -34,4 +34,6 @@ pub struct NodeConfig {
     pub relays: Vec<String>,
     /// Secret key of a grant issuer, when this node signs grants.
     pub issuer_secret: Option<[u8; 32]>,
+    /// A witness's secret share of the network's threshold beacon.
+    pub beacon_share: Option<[u8; 32]>,
 }

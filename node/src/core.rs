@@ -12,6 +12,7 @@ use echonet_vault::Vault;
 use tokio::sync::Semaphore;
 
 use crate::{
+    audit::Audit,
     client::Client,
     clock,
     config::NodeConfig,
@@ -80,6 +81,8 @@ pub struct Core {
     pub(crate) votes: Votes,
     /// Membership of the nodes that keep things.
     pub(crate) swim: Swim,
+    /// Its part in audits.
+    pub(crate) audit: Audit,
     /// Live checks that may run at once on behalf of others.
     pub live_checks: Arc<Semaphore>,
 }

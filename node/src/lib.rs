@@ -5,6 +5,7 @@
 //! decides by itself what is valid, enough, or at fault.
 
 pub mod api;
+pub(crate) mod audit;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    audit::{self, Audit},
     client::Client,
     clock,
     config::NodeConfig,
@@ -47,8 +48,8 @@ use crate::{
     serve::{self, Handler, bulk::Bulk, trees::Trees},
     service::{
         Drained, Fetched, GetRequest, Kept, LimitsStatus, NodeStatus, Peer, ProgressSender,
-        PublishRequest, Published, Service, ServiceError, ServiceResult, Sink, Unpublished,
-        VaultStatus, Work, WorkStatus,
+        PublishRequest, Published, Replayed, Service, ServiceError, ServiceResult, Sink,
+        Unpublished, VaultStatus, VerdictInfo, Work, WorkStatus,
     },
 };
 
@@ -110,6 +111,7 @@ impl Node {
             swim: keep::Swim::default(),
             votes: keep::Votes::default(),
             outbox: keep::Outbox::default(),
+            audit: Audit::open(&config.data, &genesis, &identity, config.beacon_share.as_ref())?,
             live_checks: Arc::new(Semaphore::new(LIVE_CHECKS_MAX)),
             joined: joined(&config.data, &genesis)?,
             identity,
@@ -355,6 +357,9 @@ fn background(
         tasks.push(tokio::spawn(keep::vote(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::put_out(Arc::clone(core))));
         tasks.push(tokio::spawn(keep::rebalance(Arc::clone(core))));
+        tasks.push(tokio::spawn(audit::have_beacons(Arc::clone(core))));
+        tasks.push(tokio::spawn(audit::ask(Arc::clone(core))));
+        tasks.push(tokio::spawn(audit::exchange(Arc::clone(core))));
     }
     tasks.into_iter().map(AbortOnDropHandle::new).collect()
 }
@@ -426,6 +431,14 @@ impl Service for Node {
             Ok(self.core.members.all().into_iter().map(|m| peer(&self.core, m)).collect())
         })
     }
+
+    fn verdicts(&self, count_max: usize) -> BoxFuture<'_, ServiceResult<Vec<VerdictInfo>>> {
+        Box::pin(audit::report::verdicts(&self.core, count_max))
+    }
+
+    fn replay(&self, verdict: String) -> BoxFuture<'_, ServiceResult<Replayed>> {
+        Box::pin(audit::report::replay(&self.core, verdict))
+    }
 }
 
 impl Node {
@@ -491,7 +504,7 @@ fn peer(core: &Core, member: crate::members::Member) -> Peer {
 
 #[cfg(test)]
 mod tests {
-    use echonet_protocol::time::UnixSeconds;
+    use echonet_protocol::{network::WitnessParams, time::UnixSeconds};
 
     use super::*;
     use crate::devnet::genesis::{DevelopmentNetwork, development};
@@ -512,7 +525,8 @@ mod tests {
     #[test]
     fn a_vault_takes_the_shortest_volume_of_any_genesis() {
         let network = DevelopmentNetwork::default();
-        let mut genesis = development(&network, [1; 16], UnixSeconds(1), vec![]);
+        let mut genesis =
+            development(&network, [1; 16], UnixSeconds(1), vec![], WitnessParams::none());
         for segment_bytes in [4096, 1 << 20, 3 << 20, 4 << 20, 8 << 20, 32 << 20] {
             genesis.segment_bytes = segment_bytes;
             let least = vault_config(1 << 30, &genesis).volume_len_min();

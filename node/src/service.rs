@@ -355,6 +355,52 @@ pub struct Peer {
     pub operator: String,
 }
 
+/// What came of asking one holder for its leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditFound {
+    /// Which shard of the segment.
+    pub index: u8,
+    /// Who was asked.
+    pub holder: String,
+    /// `pass`, `wrong`, `absent` or `silent`.
+    pub outcome: String,
+}
+
+/// A verdict of a witness that is kept here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictInfo {
+    /// Its name: the record hash, hex.
+    pub verdict: String,
+    /// Who says it.
+    pub witness: String,
+    /// Its place in that witness's chain.
+    pub sequence: u64,
+    /// In which epoch was asked.
+    pub epoch: u64,
+    /// About which segment.
+    pub segment_id: String,
+    /// Which leaf of each shard.
+    pub leaf: u64,
+    /// Whose inventory it was part of.
+    pub inventory: Option<String>,
+    /// By ascending index.
+    pub results: Vec<AuditFound>,
+}
+
+/// A verdict, checked again from what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// What it says.
+    #[serde(flatten)]
+    pub verdict: VerdictInfo,
+    /// Shards whose passes were verified again, from the proofs that are kept.
+    pub proven: Vec<u8>,
+    /// Shards that passed and whose proofs are not kept any more: their holders' signatures hold.
+    pub signed_only: Vec<u8>,
+    /// Whom it convicts, in words.
+    pub faults: Vec<String>,
+}
+
 /// A failure with words for a person and a kind for a program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -425,4 +471,10 @@ pub trait Service: Send + Sync {
 
     /// Nodes known here.
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>>;
+
+    /// The newest verdicts that are kept here, at most `count_max`, newest first.
+    fn verdicts(&self, count_max: usize) -> BoxFuture<'_, ServiceResult<Vec<VerdictInfo>>>;
+
+    /// Checks a verdict again from what is kept of it here, by its record hash, hex.
+    fn replay(&self, verdict: String) -> BoxFuture<'_, ServiceResult<Replayed>>;
 }

@@ -36,7 +36,7 @@ pub const DEFAULT_PORT: u16 = 4700;
 const REMEMBERED_MAX: usize = 8;
 /// Keys of the file, of the environment (`ECHONET_` and upper case) and, with
 /// dashes, of flags.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "bind",
     "bootstrap",
     "genesis",
@@ -53,6 +53,7 @@ const KEYS: [&str; 17] = [
     "operator",
     "relay",
     "issuer_secret",
+    "beacon_share",
     "api",
 ];
 
@@ -128,6 +129,9 @@ pub struct Settings {
     /// Secret key of a grant issuer, hex.
     #[serde(skip_serializing)]
     pub issuer_secret: Option<String>,
+    /// A witness's secret share of the network's threshold beacon, hex.
+    #[serde(skip_serializing)]
+    pub beacon_share: Option<String>,
     /// Where the local API listens.
     pub api: Option<SocketAddr>,
 }
@@ -255,7 +259,8 @@ impl Settings {
             caps,
             quota_bytes: self.quota.unwrap_or(ByteSize(10 << 30)).0,
             relays: self.relay,
-            issuer_secret: self.issuer_secret.as_deref().map(issuer_secret).transpose()?,
+            issuer_secret: secret("issuer_secret", self.issuer_secret.as_deref())?,
+            beacon_share: secret("beacon_share", self.beacon_share.as_deref())?,
         })
     }
 
@@ -373,12 +378,14 @@ fn cap(name: &str, value: Option<ByteSize>) -> Result<Option<u64>, SettingsError
     }
 }
 
-fn issuer_secret(text: &str) -> Result<[u8; 32], SettingsError> {
+fn secret(name: &str, text: Option<&str>) -> Result<Option<[u8; 32]>, SettingsError> {
+    let Some(text) = text else { return Ok(None) };
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
     // The secret itself is never repeated in an error.
-    bytes
-        .and_then(|b| b.try_into().ok())
-        .ok_or_else(|| SettingsError::Invalid("issuer_secret must be 64 hex digits".to_owned()))
+    let bytes = bytes.and_then(|b| b.try_into().ok());
+    let bytes =
+        bytes.ok_or_else(|| SettingsError::Invalid(format!("{name} must be 64 hex digits")))?;
+    Ok(Some(bytes))
 }
 
 /// A figment error with the place it came from.

@@ -41,6 +41,7 @@ pub(crate) fn genesis(salt: u8) -> Genesis {
         [salt; 16],
         echonet_protocol::time::UnixSeconds(0),
         Vec::new(),
+        echonet_protocol::network::WitnessParams::none(),
     )
 }
 

@@ -97,8 +97,10 @@ pub struct Node {
 pub struct Devnet {
     /// What `--bootstrap` takes.
     pub bootstrap: String,
-    /// Its nodes.
+    /// Its nodes that hold works.
     pub nodes: Vec<Node>,
+    /// Its witnesses.
+    pub witnesses: Vec<Node>,
     guard: Child,
     restarted: Vec<Child>,
     lifeline: Option<ChildStdin>,
@@ -153,6 +155,7 @@ impl Devnet {
         let mut devnet = Self {
             bootstrap: String::new(),
             nodes: Vec::new(),
+            witnesses: Vec::new(),
             guard,
             restarted: Vec::new(),
             lifeline,
@@ -162,6 +165,8 @@ impl Devnet {
         devnet.bootstrap = text(&ready, "bootstrap");
         let nodes = ready["nodes"].as_array().expect("nodes in the ready line");
         devnet.nodes = nodes.iter().map(node).collect();
+        let witnesses = ready["witnesses"].as_array().expect("witnesses in the ready line");
+        devnet.witnesses = witnesses.iter().map(node).collect();
         assert_eq!(devnet.nodes.len(), options.nodes as usize, "nodes in {ready}");
         for node in &devnet.nodes {
             assert!(process::is_alive(node.pid), "{} has no process {}", node.name, node.pid);

@@ -31,6 +31,8 @@ pub(super) struct Placement {
     pub(super) holders: Box<[(u8, PeerId)]>,
     /// A bit for each index whose holder said that it has it no more.
     said_lost: u64,
+    /// Bits of the indices that their holders' own signatures show to be lost.
+    convicted: u64,
     watch: Watch,
     read: Option<Millis>,
     /// Nothing is begun before.
@@ -62,6 +64,7 @@ impl Placement {
             shard_bytes: placed.shard_bytes,
             holders,
             said_lost: 0,
+            convicted: 0,
             watch: Watch::new(),
             read: None,
             not_before: Millis(0),
@@ -79,6 +82,7 @@ impl Placement {
         let stays = |entry: &(u8, PeerId)| is_next && self.holders.contains(entry);
         let kept = holders.iter().filter(|e| stays(e)).fold(0, |bits, (i, _)| bits | bit(*i));
         self.said_lost &= kept;
+        self.convicted &= kept;
         (self.version, self.sequence, self.since) = (placed.version, placed.sequence, now);
         self.holders = holders;
         (self.failures, self.not_before) = (0, Millis(0));
@@ -101,6 +105,16 @@ impl Placement {
         let before = self.said_lost;
         self.said_lost = if has { before & !bit(index) } else { before | bit(index) };
         self.said_lost != before
+    }
+
+    /// A holder's signature shows that it has the shard no more; whether that is news.
+    pub(super) fn convict(&mut self, peer: PeerId, index: u8) -> bool {
+        let is_held = self.holders.contains(&(index, peer));
+        let is_news = is_held && self.convicted & bit(index) == 0;
+        if is_news {
+            self.convicted |= bit(index);
+        }
+        is_news
     }
 
     pub(super) const fn was_read(&mut self, now: Millis) {
@@ -132,7 +146,7 @@ impl Placement {
         let mut shards = vec![Shard::Lost; self.scheme.n()];
         for (index, peer) in &self.holders {
             if let Some(shard) = shards.get_mut(usize::from(*index))
-                && self.said_lost & bit(*index) == 0
+                && (self.said_lost | self.convicted) & bit(*index) == 0
             {
                 *shard = peers.shard(*peer);
             }

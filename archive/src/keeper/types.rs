@@ -122,6 +122,16 @@ pub enum KeeperInput {
         /// Whether it has it.
         has: bool,
     },
+    /// It is shown by its holder's own signature that a shard is not there: whatever the holder
+    /// says from now on, until somebody else holds it.
+    Convicted {
+        /// The holder.
+        node: NodeId,
+        /// Of which segment.
+        segment: SegmentId,
+        /// Which shard.
+        index: u8,
+    },
     /// A segment was read.
     Read(SegmentId),
     /// A task ended.

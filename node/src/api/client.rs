@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    ANSWER_BYTES_MAX, WorkRequest,
+    ANSWER_BYTES_MAX, VerdictRequest, VerdictsRequest, WorkRequest,
     frame::{FrameError, FrameReader, Part},
     route,
 };
@@ -16,7 +16,8 @@ use crate::{
     datadir::ApiFile,
     service::{
         Drained, Fetched, GetRequest, Kept, NodeStatus, Peer, ProgressSender, PublishRequest,
-        Published, Service, ServiceError, ServiceResult, Sink, Unpublished, Work, WorkStatus,
+        Published, Replayed, Service, ServiceError, ServiceResult, Sink, Unpublished, VerdictInfo,
+        Work, WorkStatus,
     },
 };
 
@@ -213,5 +214,15 @@ impl Service for ApiClient {
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
         Box::pin(self.get_json(route::PEERS))
+    }
+
+    fn verdicts(&self, count_max: usize) -> BoxFuture<'_, ServiceResult<Vec<VerdictInfo>>> {
+        let request = self.http.post(format!("{}{}", self.base, route::VERDICTS));
+        Box::pin(self.ask(request.json(&VerdictsRequest { count_max })))
+    }
+
+    fn replay(&self, verdict: String) -> BoxFuture<'_, ServiceResult<Replayed>> {
+        let request = self.http.post(format!("{}{}", self.base, route::REPLAY));
+        Box::pin(self.ask(request.json(&VerdictRequest { verdict })))
     }
 }

@@ -39,6 +39,8 @@ pub(crate) mod route {
     pub(crate) const WORKS: &str = "/v1/works";
     pub(crate) const DRAIN: &str = "/v1/drain";
     pub(crate) const PEERS: &str = "/v1/peers";
+    pub(crate) const VERDICTS: &str = "/v1/verdicts";
+    pub(crate) const REPLAY: &str = "/v1/replay";
 }
 
 /// The body of requests about one work.
@@ -46,6 +48,20 @@ pub(crate) mod route {
 pub(crate) struct WorkRequest {
     /// The work, as text.
     pub(crate) content_id: String,
+}
+
+/// The body of requests for verdicts.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct VerdictsRequest {
+    /// At most so many, newest first.
+    pub(crate) count_max: usize,
+}
+
+/// The body of requests about one verdict.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct VerdictRequest {
+    /// Its record hash, hex.
+    pub(crate) verdict: String,
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use tokio_util::sync::PollSender;
 
 use super::{
     CONTENT_FRAME_BYTES, FRAMES_QUEUED_MAX, PROGRESS_QUEUED_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX,
-    WorkRequest,
+    VerdictRequest, VerdictsRequest, WorkRequest,
     frame::{self, FrameKind},
     guard,
     progress::with_progress,
@@ -118,6 +118,8 @@ fn router(service: Arc<dyn Service>, token: &str) -> Router {
         .route(route::NODE_STATUS, get(node_status))
         .route(route::WORKS, get(works))
         .route(route::PEERS, get(peers))
+        .route(route::VERDICTS, post(verdicts))
+        .route(route::REPLAY, post(replay))
         .fallback(async || failure(StatusCode::NOT_FOUND, "invalid", "no such route"))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(middleware::from_fn_with_state(shared.clone(), admit))
@@ -212,6 +214,14 @@ async fn works(State(shared): State<Shared>) -> Response {
 
 async fn peers(State(shared): State<Shared>) -> Response {
     answer(shared.service.peers().await)
+}
+
+async fn verdicts(State(shared): State<Shared>, Json(request): Json<VerdictsRequest>) -> Response {
+    answer(shared.service.verdicts(request.count_max).await)
+}
+
+async fn replay(State(shared): State<Shared>, Json(request): Json<VerdictRequest>) -> Response {
+    answer(shared.service.replay(request.verdict).await)
 }
 
 /// Ends the operation when its listener went away.

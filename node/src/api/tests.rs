@@ -17,8 +17,8 @@ use crate::{
     datadir::ApiFile,
     service::{
         Drained, Fetched, GetRequest, Kept, NodeStatus, Peer, Progress, ProgressSender,
-        PublishRequest, Published, ReceiptCount, Service, ServiceError, ServiceResult, Sink,
-        Unpublished, Work, WorkStatus,
+        PublishRequest, Published, ReceiptCount, Replayed, Service, ServiceError, ServiceResult,
+        Sink, Unpublished, VerdictInfo, Work, WorkStatus,
     },
 };
 
@@ -136,6 +136,14 @@ impl Service for Fake {
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    fn verdicts(&self, _: usize) -> BoxFuture<'_, ServiceResult<Vec<VerdictInfo>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn replay(&self, verdict: String) -> BoxFuture<'_, ServiceResult<Replayed>> {
+        Box::pin(async move { Err(ServiceError::new("not_found", verdict)) })
+    }
 }
 
 struct Pair {
@@ -241,6 +249,9 @@ async fn plain_routes_answer_and_refuse() {
     assert_eq!(pair.client.work_status(id).await.unwrap().content_id, id.to_string());
     assert_eq!(pair.client.works().await.unwrap(), []);
     assert_eq!(pair.client.peers().await.unwrap(), []);
+    assert_eq!(pair.client.verdicts(7).await.unwrap(), []);
+    let unknown = pair.client.replay("ab".into()).await.unwrap_err();
+    assert_eq!((unknown.kind.as_str(), unknown.message.as_str()), ("not_found", "ab"));
     assert_eq!(pair.client.unpublish(id).await.unwrap_err().kind, "not_found");
     let starting = ServiceError::new("unavailable", "starting");
     assert_eq!(pair.client.node_status().await.unwrap_err(), starting);

@@ -58,6 +58,8 @@ pub(super) enum Command {
     Ls(NetworkArgs),
     /// List the nodes known here
     Peers(NetworkArgs),
+    /// Show what witnesses found, as far as it is kept here
+    Witness(WitnessArgs),
     /// Print this node's NodeID and, while its daemon runs, its bootstrap address
     Id,
     /// Print the names that ECHONET_CRASH_AT takes, one a line: for tests
@@ -248,8 +250,41 @@ pub(super) struct DevnetArgs {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) nodes: usize,
+    /// How many witnesses besides, who audit the nodes; with 3 f + 1 of them f may lie
+    #[arg(long, value_name = "W", default_value_t = 0)]
+    pub(super) witnesses: usize,
+    /// How many of 100 segments are audited in each epoch
+    #[arg(long, value_name = "PERCENT", default_value_t = 20,
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(super) audit_percent: u16,
     #[command(flatten)]
     pub(super) network: DevnetParams,
+}
+
+/// What is asked about audits.
+#[derive(Debug, Args)]
+pub(super) struct WitnessArgs {
+    #[command(subcommand)]
+    pub(super) command: WitnessCommand,
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WitnessCommand {
+    /// List the newest verdicts
+    Log {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        count: usize,
+    },
+    /// Check a verdict again from what is kept of it here
+    Replay {
+        /// Its name, as `log` prints it
+        verdict: String,
+    },
+    /// Count what was found, by witness and by holder
+    Stats,
 }
 
 /// Parameters of a development network and its nodes.

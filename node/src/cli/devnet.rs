@@ -21,6 +21,7 @@ pub(super) async fn run(
     let mut signals = Signals::listen()?;
     let config = DevnetConfig {
         nodes: args.nodes,
+        witnesses: args.witnesses,
         data,
         quota_bytes: args.network.quota.0,
         roles: args.network.role,
@@ -31,10 +32,13 @@ pub(super) async fn run(
             unsealed: args.network.unsealed,
             collect_grace_epochs: args.network.collect_grace,
             timing: args.network.timing.timing(),
+            audit_permyriad: args.audit_percent.saturating_mul(100),
             ..DevelopmentNetwork::default()
         },
     };
-    let tell = |ready| output.say(&format!("{ready} of {} nodes are ready", config.nodes));
+    let tell = |ready| {
+        output.say(&format!("{ready} of {} nodes are ready", config.nodes + config.witnesses));
+    };
     let mut devnet = tokio::select! {
         started = Devnet::start(&config, tell) => started?,
         () = signals.next() => return Ok(()),
@@ -59,10 +63,10 @@ fn words(ready: &DevnetReady) -> String {
     let line = |node: &crate::devnet::DevnetNode| {
         format!("  {}  pid {:7}  {:21}  {}", node.name, node.pid, node.addr, node.data.display())
     };
-    let nodes: Vec<_> = ready.nodes.iter().map(line).collect();
+    let nodes: Vec<_> = ready.nodes.iter().chain(&ready.witnesses).map(line).collect();
     format!(
         "{} nodes know each other:\n{}\nenter with\n  --bootstrap {}\nCtrl-C ends all",
-        ready.nodes.len(),
+        nodes.len(),
         nodes.join("\n"),
         ready.bootstrap
     )

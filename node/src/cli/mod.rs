@@ -14,6 +14,7 @@ mod output_file;
 mod publish;
 mod spool;
 mod start;
+mod witness;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -160,6 +161,9 @@ async fn run(cli: Cli, output: &Output) -> ServiceResult<()> {
         Command::Status(args) => info::status(&open_data_dir(data)?, args, output).await,
         Command::Ls(args) => info::ls(&open_data_dir(data)?, args, output).await,
         Command::Peers(args) => info::peers(&open_data_dir(data)?, args, output).await,
+        Command::Witness(args) => {
+            witness::run(&open_data_dir(data)?, args.network, args.command, output).await
+        }
         Command::Id => info::id(&open_data_dir(data)?, output).await,
         Command::CrashPoints => info::crash_points(output),
     }

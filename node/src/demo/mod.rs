@@ -180,6 +180,7 @@ async fn start_network(dir: &Path, size: u64, output: &CliOutput) -> ServiceResu
     output.say(&format!("2. Starting a network of {NODES} storage nodes, each its own process."));
     let started = Instant::now();
     let config = DevnetConfig {
+        witnesses: 0,
         nodes: NODES,
         data: dir.join("network"),
         // Room for everything several times over.

@@ -9,6 +9,7 @@ use echonet_protocol::{
     params,
     time::UnixSeconds,
 };
+use echonet_witness::beacon::{BeaconShare, Dealt, deal};
 
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
@@ -30,6 +31,8 @@ pub struct DevelopmentNetwork {
     pub collect_grace_epochs: u64,
     /// How fast nodes suspect, wait and repair.
     pub timing: Timing,
+    /// How many of 10,000 segments are audited in an epoch, where there are witnesses.
+    pub audit_permyriad: u16,
 }
 
 impl Default for DevelopmentNetwork {
@@ -42,8 +45,32 @@ impl Default for DevelopmentNetwork {
             unsealed: Duration::from_secs(DAY_S),
             collect_grace_epochs: 1,
             timing: Timing::DEVELOPMENT,
+            audit_permyriad: 2_000,
         }
     }
+}
+
+/// The witnesses of a development network: the set, and the beacon's key dealt to it. `members`
+/// are ascending and at least one; the shares come back in their order. `seed` is the secret of
+/// the beacon, to be forgotten.
+///
+/// # Errors
+/// There are no members, or a seed in 2^247 that another has to be taken for.
+pub fn witnesses(
+    network: &DevelopmentNetwork,
+    members: &[NodeId],
+    seed: &[u8; 32],
+) -> Result<(WitnessParams, Vec<BeaconShare>), String> {
+    let dealt = (!members.is_empty()).then(|| deal(members.len(), seed)).flatten();
+    let Dealt { key, shares } = dealt.ok_or("no key can be dealt to these witnesses")?;
+    let params = WitnessParams {
+        set: members.to_vec(),
+        beacon_key: key.0.to_vec(),
+        beacon_shares: shares.iter().map(BeaconShare::public).collect(),
+        audit_permyriad: network.audit_permyriad,
+        ..WitnessParams::none()
+    };
+    Ok((params, shares))
 }
 
 /// A development network's genesis. Whether its parameters are within bounds is
@@ -54,6 +81,7 @@ pub fn development(
     salt: [u8; 16],
     created: UnixSeconds,
     issuers: Vec<NodeId>,
+    witness: WitnessParams,
 ) -> Genesis {
     let epoch_s = network.epoch.as_secs().max(1);
     Genesis {
@@ -72,7 +100,7 @@ pub fn development(
         free_lease_epochs_max: (7 * DAY_S).div_ceil(epoch_s),
         issuers,
         timing: network.timing.clone(),
-        witness: WitnessParams::none(),
+        witness,
     }
 }
 
@@ -87,6 +115,7 @@ mod tests {
             [1; 16],
             UnixSeconds(1_000_000),
             vec![NodeId([2; 32])],
+            WitnessParams::none(),
         );
         let read = Genesis::decode(&genesis.encode()).unwrap();
         assert_eq!(read, genesis);

@@ -15,13 +15,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use echonet_protocol::{identity::Identity, network::Genesis, time::UnixSeconds};
+use echonet_protocol::{
+    identity::Identity,
+    network::{Genesis, WitnessParams},
+    node_descriptor::Roles,
+    time::UnixSeconds,
+};
 use serde::Serialize;
 
 pub(crate) use self::child::{NodeProcess, NodeReady};
 use self::{
     genesis::DevelopmentNetwork,
-    plan::{NODES_MAX, Place},
+    plan::{NODES_MAX, Place, WITNESSES_MAX},
 };
 use crate::{
     api::client::ApiClient,
@@ -39,6 +44,8 @@ const START_TRIES: usize = 4;
 const STARTS_AT_ONCE: usize = 4;
 /// How long nodes may take until all know each other, besides 1 s per node.
 const MEET_TIMEOUT: Duration = Duration::from_secs(60);
+/// The witnesses' secret shares of the beacon, hex, one a line.
+const SHARES_FILE: &str = "beacon.shares";
 /// The issuer's secret key, hex.
 const ISSUER_FILE: &str = "issuer.key";
 
@@ -48,6 +55,12 @@ pub enum DevnetError {
     /// A number out of bounds.
     #[error("a development network has 1 to {NODES_MAX} nodes, not {0}: choose with --nodes")]
     Nodes(usize),
+    /// A number out of bounds.
+    #[error(
+        "a development network has at most {WITNESSES_MAX} witnesses, not {0}: choose with \
+         --witnesses"
+    )]
+    Witnesses(usize),
     /// The directory holds something else.
     #[error(
         "{path} is not empty and holds no development network: choose an empty directory with \
@@ -109,15 +122,24 @@ pub enum DevnetError {
 
 impl From<DevnetError> for ServiceError {
     fn from(error: DevnetError) -> Self {
-        Self::new(if matches!(error, DevnetError::Nodes(_)) { "usage" } else { "io" }, error)
+        Self::new(
+            if matches!(error, DevnetError::Nodes(_) | DevnetError::Witnesses(_)) {
+                "usage"
+            } else {
+                "io"
+            },
+            error,
+        )
     }
 }
 
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct DevnetConfig {
-    /// How many nodes.
+    /// How many nodes that hold works.
     pub nodes: usize,
+    /// How many witnesses besides.
+    pub witnesses: usize,
     /// Where everything is kept.
     pub data: PathBuf,
     /// Each node's quota, bytes.
@@ -132,6 +154,7 @@ pub struct DevnetConfig {
 #[derive(Debug)]
 pub struct Devnet {
     pub(crate) nodes: Vec<NodeProcess>,
+    witnesses: Vec<NodeProcess>,
     /// What `--bootstrap` takes.
     pub(crate) bootstrap: String,
     _lock: Lock,
@@ -142,8 +165,10 @@ pub struct Devnet {
 pub struct DevnetReady {
     /// What `--bootstrap` takes.
     pub bootstrap: String,
-    /// Its nodes.
+    /// Its nodes that hold works.
     pub nodes: Vec<DevnetNode>,
+    /// Its witnesses.
+    pub witnesses: Vec<DevnetNode>,
 }
 
 /// One node of the ready line.
@@ -176,28 +201,41 @@ impl Devnet {
         if !(1..=NODES_MAX).contains(&config.nodes) {
             return Err(DevnetError::Nodes(config.nodes));
         }
+        if config.witnesses > WITNESSES_MAX {
+            return Err(DevnetError::Witnesses(config.witnesses));
+        }
         let (dir, lock) = prepare(&config.data)?;
-        let (genesis, issuer) = load_or_make_genesis(&dir, &config.network)?;
-        let mut devnet = Self { nodes: Vec::new(), bootstrap: String::new(), _lock: lock };
+        let made = load_or_make(&dir, config)?;
+        let Made { genesis, issuer, shares } = &made;
+        let mut devnet = Self {
+            nodes: Vec::new(),
+            witnesses: Vec::new(),
+            bootstrap: String::new(),
+            _lock: lock,
+        };
         let places = plan::places(config.nodes);
         let (entry, rest) = places.split_at(ENTRY_NODES.min(places.len()));
         let mut entries = Vec::new();
         for place in entry {
-            let plan = NodePlan { dir: &dir, genesis: &genesis, bootstrap: &entries, config };
-            let node = plan.start(place, Some(&issuer)).await?;
+            let plan = NodePlan { dir: &dir, genesis, bootstrap: &entries, config };
+            let node = plan.start(place, &Secrets::issuer(issuer)).await?;
             entries.push(node.ready.bootstrap.clone());
             devnet.nodes.push(node);
             tell(devnet.nodes.len());
         }
         devnet.bootstrap = entries.join(",");
-        devnet.introduce_entries(&dir, &genesis, entry, &issuer, config)?;
-        let plan = NodePlan { dir: &dir, genesis: &genesis, bootstrap: &entries, config };
+        devnet.introduce_entries(&dir, genesis, entry, issuer, config)?;
+        let plan = NodePlan { dir: &dir, genesis, bootstrap: &entries, config };
         for places in rest.chunks(STARTS_AT_ONCE) {
-            let starts = places.iter().map(|place| plan.start(place, None));
+            let starts = places.iter().map(|place| plan.start(place, &Secrets::NONE));
             for node in futures::future::join_all(starts).await {
                 devnet.nodes.push(node?);
             }
             tell(devnet.nodes.len());
+        }
+        for (place, share) in plan::witnesses(config.witnesses).iter().zip(shares) {
+            devnet.witnesses.push(plan.start(place, &Secrets::share(share)).await?);
+            tell(devnet.nodes.len() + devnet.witnesses.len());
         }
         devnet.meet().await?;
         Ok(devnet)
@@ -216,7 +254,7 @@ impl Devnet {
             let others = self.nodes.iter().filter(|other| other.pid != node.pid);
             let others: Vec<_> = others.map(|other| other.ready.bootstrap.clone()).collect();
             let plan = NodePlan { dir, genesis, bootstrap: &others, config };
-            plan.configure(place, Some(issuer), node.ready.addr.parse().ok())?;
+            plan.configure(place, &Secrets::issuer(issuer), node.ready.addr.parse().ok())?;
         }
         Ok(())
     }
@@ -235,15 +273,16 @@ impl Devnet {
         DevnetReady {
             bootstrap: self.bootstrap.clone(),
             nodes: self.nodes.iter().map(node).collect(),
+            witnesses: self.witnesses.iter().map(node).collect(),
         }
     }
 
     /// Waits until every node knows every other.
     async fn meet(&mut self) -> Result<(), DevnetError> {
-        let wanted = self.nodes.len() as u64 - 1;
+        let wanted = (self.nodes.len() + self.witnesses.len()) as u64 - 1;
         let timeout = MEET_TIMEOUT + Duration::from_secs(wanted);
         let deadline = Instant::now() + timeout;
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain(&mut self.witnesses) {
             loop {
                 let known = known_peers(&node.data).await;
                 if known >= wanted {
@@ -268,10 +307,10 @@ impl Devnet {
 
     /// Ends all nodes, gently at first.
     pub async fn stop(mut self) {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain(&mut self.witnesses) {
             node.ask_to_stop();
         }
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain(&mut self.witnesses) {
             node.wait().await;
         }
     }
@@ -279,7 +318,8 @@ impl Devnet {
     /// Waits until one more node ended, killed or by itself; its name.
     pub async fn next_to_end(&mut self) -> String {
         loop {
-            if let Some(name) = self.nodes.iter_mut().find_map(NodeProcess::newly_ended) {
+            let mut all = self.nodes.iter_mut().chain(&mut self.witnesses);
+            if let Some(name) = all.find_map(NodeProcess::newly_ended) {
                 return name;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -309,30 +349,93 @@ fn prepare(data: &Path) -> Result<(DataDir, Lock), DevnetError> {
     Ok((dir, lock))
 }
 
-/// The network's genesis and its issuer's secret, from the directory or new.
-fn load_or_make_genesis(
-    dir: &DataDir,
-    network: &DevelopmentNetwork,
-) -> Result<(Genesis, String), DevnetError> {
+/// What a network is made of, besides its nodes.
+struct Made {
+    genesis: Genesis,
+    /// The issuer's secret key, hex.
+    issuer: String,
+    /// The witnesses' secret shares of the beacon, hex, in the order of their places.
+    shares: Vec<String>,
+}
+
+/// The genesis and the secrets, from the directory or new.
+fn load_or_make(dir: &DataDir, config: &DevnetConfig) -> Result<Made, DevnetError> {
     let genesis = read_small(&dir.genesis_file())?;
     let issuer = read_small(&dir.path().join(ISSUER_FILE))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
     if let (Some(genesis), Some(issuer)) = (genesis, issuer) {
         let genesis = Genesis::decode(&genesis).map_err(|e| DevnetError::Genesis(e.to_string()))?;
-        return Ok((genesis, String::from_utf8_lossy(&issuer).trim().to_owned()));
+        let shares = read_small(&dir.path().join(SHARES_FILE))?.map(text).unwrap_or_default();
+        let shares: Vec<String> = shares.lines().map(str::to_owned).collect();
+        if shares.len() != config.witnesses {
+            let reason = format!("this network was made with {} witnesses", shares.len());
+            return Err(DevnetError::Genesis(reason));
+        }
+        return Ok(Made { genesis, issuer: text(issuer), shares });
     }
+    make(dir, config)
+}
+
+fn make(dir: &DataDir, config: &DevnetConfig) -> Result<Made, DevnetError> {
     let random = |source| DevnetError::Io { path: dir.genesis_file(), source };
     let secret = random_bytes::<32>().map_err(random)?;
     let salt = random_bytes::<16>().map_err(random)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let issuers = vec![Identity::from_secret(&secret).node_id()];
-    let genesis = genesis::development(network, salt, UnixSeconds(now), issuers);
+    let (witness, shares) = make_witnesses(dir, config)?;
+    let genesis = genesis::development(&config.network, salt, UnixSeconds(now), issuers, witness);
     let bytes = genesis.encode();
     Genesis::decode(&bytes).map_err(|error| DevnetError::Genesis(error.to_string()))?;
     let issuer = data_encoding::HEXLOWER.encode(&secret);
     // The genesis last: it marks the directory as complete.
     dir.write_private(ISSUER_FILE, issuer.as_bytes())?;
+    dir.write_private(SHARES_FILE, shares.join("\n").as_bytes())?;
     dir.write_private("genesis", &bytes)?;
-    Ok((genesis, issuer))
+    Ok(Made { genesis, issuer, shares })
+}
+
+/// The witness set with a beacon of its own, and the shares in the order of the places.
+fn make_witnesses(
+    dir: &DataDir,
+    config: &DevnetConfig,
+) -> Result<(WitnessParams, Vec<String>), DevnetError> {
+    if config.witnesses == 0 {
+        return Ok((WitnessParams::none(), Vec::new()));
+    }
+    let mut members = Vec::new();
+    for (at, place) in plan::witnesses(config.witnesses).iter().enumerate() {
+        let identity = DataDir::open(&dir.path().join(&place.name))?.identity()?;
+        members.push((identity.node_id(), at));
+    }
+    members.sort_unstable();
+    let set: Vec<_> = members.iter().map(|(member, _)| *member).collect();
+    let random = |source| DevnetError::Io { path: dir.genesis_file(), source };
+    let seed = random_bytes::<32>().map_err(random)?;
+    let dealt = genesis::witnesses(&config.network, &set, &seed).map_err(DevnetError::Genesis)?;
+    let mut shares = vec![String::new(); config.witnesses];
+    for ((_, at), share) in members.iter().zip(dealt.1) {
+        shares[*at] = data_encoding::HEXLOWER.encode(&share.secret());
+    }
+    Ok((dealt.0, shares))
+}
+
+/// What a node knows and others do not.
+#[derive(Debug, Clone, Copy)]
+struct Secrets<'a> {
+    issuer: Option<&'a str>,
+    share: Option<&'a str>,
+}
+
+impl<'a> Secrets<'a> {
+    const NONE: Secrets<'static> = Secrets { issuer: None, share: None };
+
+    const fn issuer(issuer: &'a str) -> Self {
+        Self { issuer: Some(issuer), share: None }
+    }
+
+    const fn share(share: &'a str) -> Self {
+        Self { issuer: None, share: Some(share) }
+    }
 }
 
 /// What all nodes that are started now have in common.
@@ -346,10 +449,14 @@ struct NodePlan<'a> {
 impl NodePlan<'_> {
     /// Writes a node's configuration and starts it; on another port when the
     /// one it was given is taken meanwhile.
-    async fn start(&self, place: &Place, issuer: Option<&str>) -> Result<NodeProcess, DevnetError> {
+    async fn start(
+        &self,
+        place: &Place,
+        secrets: &Secrets<'_>,
+    ) -> Result<NodeProcess, DevnetError> {
         let mut tries = 1;
         loop {
-            let dir = self.configure(place, issuer, None)?;
+            let dir = self.configure(place, secrets, None)?;
             match NodeProcess::start(&place.name, dir.path()).await {
                 Err(error @ DevnetError::Node { .. }) if tries < START_TRIES => {
                     let text = error.to_string();
@@ -368,7 +475,7 @@ impl NodePlan<'_> {
     fn configure(
         &self,
         place: &Place,
-        issuer: Option<&str>,
+        secrets: &Secrets<'_>,
         bind: Option<SocketAddr>,
     ) -> Result<DataDir, DevnetError> {
         let dir = DataDir::open(&self.dir.path().join(&place.name))?;
@@ -381,7 +488,11 @@ impl NodePlan<'_> {
         let settings = Settings {
             bind: Some(bind),
             bootstrap: bootstrap.map_err(|e| io(io::Error::other(e)))?,
-            role: self.config.roles.clone(),
+            role: if secrets.share.is_some() {
+                vec![Role(Roles::WITNESS)]
+            } else {
+                self.config.roles.clone()
+            },
             quota: Some(ByteSize(self.config.quota_bytes)),
             region: Some(place.region.clone()),
             datacenter: Some(place.datacenter.clone()),
@@ -390,8 +501,9 @@ impl NodePlan<'_> {
             ..Settings::default()
         };
         let mut text = toml::to_string(&settings).map_err(|e| io(io::Error::other(e)))?;
-        if let Some(issuer) = issuer {
-            text = format!("issuer_secret = \"{issuer}\"\n{text}");
+        let named = [("issuer_secret", secrets.issuer), ("beacon_share", secrets.share)];
+        for (name, secret) in named {
+            text = secret.map_or(text.clone(), |secret| format!("{name} = \"{secret}\"\n{text}"));
         }
         dir.write_private("genesis", &self.genesis.encode())?;
         dir.write_private("echonet.toml", text.as_bytes())?;

@@ -60,6 +60,29 @@ pub fn places(nodes: usize) -> Vec<Place> {
     (0..nodes).map(place).collect()
 }
 
+/// Most witnesses of one development network.
+pub const WITNESSES_MAX: usize = 40;
+
+/// The places of `witnesses` witnesses, at most [`WITNESSES_MAX`], each with an operator and a
+/// network of its own, so that none is too near to a holder to ask it.
+#[must_use]
+pub fn witnesses(witnesses: usize) -> Vec<Place> {
+    let place = |index: usize| {
+        let region = REGIONS[index % REGIONS.len()];
+        // 201 to 240, which no datacenter is.
+        let octet = u8::try_from(index + 201).unwrap_or(u8::MAX);
+        Place {
+            name: format!("witness-{:02}", index + 1),
+            ip: Ipv4Addr::new(127, octet, 1, 1),
+            region: region.to_owned(),
+            datacenter: format!("{region}-witness-{}", index + 1),
+            rack: String::new(),
+            operator: format!("witness-{:02}", index + 1),
+        }
+    };
+    (0..witnesses.min(WITNESSES_MAX)).map(place).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +118,18 @@ mod tests {
             let by_subnet = counts(&places, |p| p.ip.octets()[..3].to_vec());
             assert_eq!(subnets.len(), by_subnet.len());
             assert!(by_subnet.values().all(|n| *n <= OPERATOR_NODES_MAX), "{nodes}");
+        }
+    }
+
+    #[test]
+    fn witnesses_are_near_nobody() {
+        let (nodes, witnesses) = (places(NODES_MAX), witnesses(WITNESSES_MAX + 1));
+        assert_eq!(witnesses.len(), WITNESSES_MAX);
+        let all = || nodes.iter().chain(&witnesses);
+        let subnet = |p: &Place| p.ip.octets()[..3].to_vec();
+        for witness in &witnesses {
+            let same = |p: &&Place| p.operator == witness.operator || subnet(p) == subnet(witness);
+            assert_eq!(all().filter(same).count(), 1);
         }
     }
 

@@ -143,6 +143,9 @@ impl Driver {
             Event::Read(segment) => self.tell(KeeperInput::Read(segment)),
             Event::Hint(node) => self.tell_prober(ProberInput::Hint(node)),
             Event::Heard(node) => self.tell_prober(ProberInput::Observed(node)),
+            Event::Convicted { holder, segment, index } => {
+                self.tell(KeeperInput::Convicted { node: holder, segment, index });
+            }
             Event::Joined { to, key } => {
                 self.tell(KeeperInput::Joined { node: to, keys: vec![key] });
             }

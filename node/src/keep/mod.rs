@@ -51,6 +51,9 @@ pub(crate) use self::{
 /// Events that wait for the driver, at most; whoever tells more waits.
 const EVENTS_MAX: usize = 1024;
 
+/// Shards of which a witness showed that they are lost, remembered at most.
+const CONVICTED_MAX: usize = 65_536;
+
 /// Placements of which it is remembered who went over to a weak record, at most.
 const GONE_OVER_MAX: usize = 4096;
 
@@ -69,6 +72,15 @@ pub(crate) enum Event {
     Hint(NodeId),
     /// A node answered something.
     Heard(NodeId),
+    /// A witness showed by its holder's own signature that a shard is not there.
+    Convicted {
+        /// The holder.
+        holder: NodeId,
+        /// Of which segment.
+        segment: SegmentId,
+        /// Which shard.
+        index: u8,
+    },
     /// Everything is to be handed over.
     Drain,
     /// A node joined that this node's shard of a placement belongs to.
@@ -90,6 +102,8 @@ pub(crate) struct Keep {
     sick: Mutex<BTreeSet<NodeId>>,
     /// Who told this node that it goes by a weak record, by placement.
     gone_over: Mutex<BTreeMap<PlacementName, BTreeSet<NodeId>>>,
+    /// Shards that are lost by their holder's own signature.
+    convicted: Mutex<BTreeSet<(SegmentId, u8, NodeId)>>,
     is_draining: AtomicBool,
     has_settled: AtomicBool,
     watch: Stopwatch,
@@ -105,6 +119,7 @@ impl Default for Keep {
             presences: Mutex::default(),
             sick: Mutex::default(),
             gone_over: Mutex::default(),
+            convicted: Mutex::default(),
             is_draining: AtomicBool::new(false),
             has_settled: AtomicBool::new(false),
             watch: Stopwatch::start(),
@@ -214,6 +229,21 @@ impl Keep {
         gone_over.get(&name).is_some_and(|holders| holders.contains(holder))
     }
 
+    /// A holder's own signature shows that a shard is lost; whether that is news.
+    pub(crate) fn convict(&self, segment: SegmentId, index: u8, holder: NodeId) -> bool {
+        let mut convicted = self.convicted.lock().unwrap_or_else(PoisonError::into_inner);
+        if convicted.len() >= CONVICTED_MAX {
+            // What is not repaired by now is found again.
+            convicted.clear();
+        }
+        convicted.insert((segment, index, holder))
+    }
+
+    fn is_convicted(&self, segment: &SegmentId, index: u8, holder: &NodeId) -> bool {
+        let convicted = self.convicted.lock().unwrap_or_else(PoisonError::into_inner);
+        convicted.contains(&(*segment, index, *holder))
+    }
+
     fn take_events(&self) -> Option<mpsc::Receiver<Event>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -249,7 +279,7 @@ async fn own_record(core: &Arc<Core>, key: PlacementName) -> Option<PlacementRec
 }
 
 /// Every record in this node's vault.
-async fn all_records(core: &Arc<Core>) -> Vec<PlacementRecord> {
+pub(crate) async fn all_records(core: &Arc<Core>) -> Vec<PlacementRecord> {
     let Some(vault) = core.vault.clone() else { return Vec::new() };
     let read = tokio::task::spawn_blocking(move || {
         let (mut records, mut after) = (Vec::new(), None);

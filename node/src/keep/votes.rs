@@ -167,7 +167,7 @@ impl Facts for Observed<'_> {
         *node == self.core.node_id() || self.core.keep.presence(node) == Some(Presence::Reachable)
     }
 
-    fn is_lost(&self, _segment: &SegmentId, index: u8, holder: &NodeId) -> bool {
+    fn is_lost(&self, segment: &SegmentId, index: u8, holder: &NodeId) -> bool {
         let grace_ms = self.core.genesis.timing.grace_s.saturating_mul(GRACE_PERMILLE);
         let is_gone = match self.core.keep.presence(holder) {
             Some(Presence::Unreachable { since }) => {
@@ -175,7 +175,9 @@ impl Facts for Observed<'_> {
             }
             _ => false,
         };
-        is_gone || self.said_lost.contains(&(index, *holder))
+        is_gone
+            || self.said_lost.contains(&(index, *holder))
+            || self.core.keep.is_convicted(segment, index, holder)
     }
 
     fn is_urgent(&self, record: &PlacementRecord) -> bool {

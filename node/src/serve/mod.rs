@@ -22,7 +22,7 @@ use echonet_protocol::{
 use tracing::debug;
 
 use crate::{
-    clock,
+    audit, clock,
     core::Core,
     net::{
         gate::{self, PeerInfo},
@@ -141,10 +141,7 @@ impl Handler {
             Request::Agree(ask) => Ok(Response::Agree(Box::new(
                 core.votes.answer(core, NodeId(peer.node_id), *ask).await?,
             ))),
-            Request::Witness(_) => Err(refuse(
-                RefusalCode::NotMyRole,
-                "this node takes no part in audits; ask one with the role witness",
-            )),
+            Request::Witness(ask) => audit::serve(core, peer, ask).await,
             Request::StoreShard { .. }
             | Request::GetShard { .. }
             | Request::GetContent { .. }

@@ -29,11 +29,11 @@ const TREES_BYTES_MAX: u64 = 8 << 20;
 const TREE_OVERHEAD_BYTES: usize = 256;
 
 /// Which part of which shard, and for whom.
-pub(super) struct PartWanted {
-    pub(super) located: Located,
-    pub(super) range: Range<u64>,
-    pub(super) group_log: u8,
-    pub(super) prefix: ObservedPrefix,
+pub(crate) struct PartWanted {
+    pub(crate) located: Located,
+    pub(crate) range: Range<u64>,
+    pub(crate) group_log: u8,
+    pub(crate) prefix: ObservedPrefix,
 }
 
 /// Hash trees of shards, the lately wanted ones.
@@ -69,7 +69,7 @@ impl Trees {
     }
 
     /// The encoding of a part of a shard, and the leave to keep it in memory.
-    pub(super) async fn slice(
+    pub(crate) async fn slice(
         &self,
         bulk: &Bulk,
         wanted: PartWanted,

@@ -121,7 +121,7 @@ fn a_mistake_in_the_configuration_is_found_with_its_place() {
         ran.stderr,
         format!(
             "error: configuration: \"qouta\" in {} is not a setting; settings are bind, bootstrap, \
-             genesis, role, quota, upload_cap, download_cap, quiet, quiet_utc_offset, quiet_cap, region, datacenter, rack, operator, relay, issuer_secret, api\n",
+             genesis, role, quota, upload_cap, download_cap, quiet, quiet_utc_offset, quiet_cap, region, datacenter, rack, operator, relay, issuer_secret, beacon_share, api\n",
             file.display()
         )
     );

@@ -11,8 +11,8 @@ use echonet_node::{
     datadir::{ApiFile, DataDir, Lock},
     service::{
         Drained, Fetched, GetRequest, Kept, LimitsStatus, NodeStatus, Peer, Progress,
-        ProgressSender, PublishRequest, Published, ReceiptCount, SegmentStatus, Service,
-        ServiceError, ServiceResult, ShardStatus, Sink, Unpublished, Work, WorkStatus,
+        ProgressSender, PublishRequest, Published, ReceiptCount, Replayed, SegmentStatus, Service,
+        ServiceError, ServiceResult, ShardStatus, Sink, Unpublished, VerdictInfo, Work, WorkStatus,
     },
 };
 use echonet_protocol::content_id::ContentId;
@@ -214,5 +214,13 @@ impl Service for Fake {
 
     fn peers(&self) -> BoxFuture<'_, ServiceResult<Vec<Peer>>> {
         Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn verdicts(&self, _: usize) -> BoxFuture<'_, ServiceResult<Vec<VerdictInfo>>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn replay(&self, _: String) -> BoxFuture<'_, ServiceResult<Replayed>> {
+        Box::pin(ready(Err(ServiceError::new("not_found", "no such verdict is kept here"))))
     }
 }

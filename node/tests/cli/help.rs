@@ -18,6 +18,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "status",
         "ls",
         "peers",
+        "witness",
         "id",
     ] {
         assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}: {}", ran.stdout);

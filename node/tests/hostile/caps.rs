@@ -21,6 +21,7 @@ async fn capped_holder(net: &Net, number: u8, caps: Caps) -> Node {
         data,
         bind: format!("127.{number}.90.1:0").parse().unwrap(),
         issuer_secret: None,
+        beacon_share: None,
         bootstrap: net.bootstrap(),
         caps,
         ..net.nodes[0].core().config.clone()

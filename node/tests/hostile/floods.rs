@@ -38,6 +38,7 @@ async fn small_holder(net: &Net, number: u8) -> Node {
         bind: format!("127.{number}.90.1:0").parse().unwrap(),
         quota_bytes: QUOTA_BYTES,
         issuer_secret: None,
+        beacon_share: None,
         bootstrap: net.bootstrap(),
         ..net.nodes[0].core().config.clone()
     };

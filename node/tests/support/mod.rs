@@ -108,6 +108,7 @@ impl Net {
             caps: Caps::default(),
             relays: vec![],
             issuer_secret: (i < 3).then_some(self.issuer),
+            beacon_share: None,
         }
     }
 
@@ -142,6 +143,7 @@ impl Net {
             caps: Caps::default(),
             relays: vec![],
             issuer_secret: None,
+            beacon_share: None,
         };
         Node::start(config, Identity::from_secret(&secret(name))).await.unwrap()
     }
