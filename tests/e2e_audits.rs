@@ -65,6 +65,19 @@ fn assert_chains(devnet: &Devnet, verdicts: &[Value]) {
     }
 }
 
+/// The newest verdict of each witness, checked again from what it kept.
+fn assert_replays(devnet: &Devnet) {
+    for witness in &devnet.witnesses {
+        let newest = ask(witness, &["log", "--count", "1"]);
+        let name = newest[0]["verdict"].as_str().expect("a verdict").to_owned();
+        let replayed = ask(witness, &["replay", &name]);
+        assert_eq!(replayed["verdict"], name.as_str());
+        let count = |field: &str| replayed[field].as_array().map_or(0, Vec::len);
+        assert!(count("proven") > 0, "no proof was kept: {replayed}");
+        assert_eq!(count("faults"), 0, "{replayed}");
+    }
+}
+
 #[test]
 fn honest_holders_pass_and_a_dead_one_is_silent() {
     let _turn = turn();
@@ -105,16 +118,7 @@ fn honest_holders_pass_and_a_dead_one_is_silent() {
     assert_eq!((sum(&by_holder, "wrong"), sum(&by_holder, "absent")), (0, 0), "{by_holder:?}");
     assert_chains(&devnet, &found);
 
-    // The newest verdict of each witness, checked again from what it kept.
-    for witness in &devnet.witnesses {
-        let newest = ask(witness, &["log", "--count", "1"]);
-        let name = newest[0]["verdict"].as_str().expect("a verdict").to_owned();
-        let replayed = ask(witness, &["replay", &name]);
-        assert_eq!(replayed["verdict"], name.as_str());
-        let count = |field: &str| replayed[field].as_array().map_or(0, Vec::len);
-        assert!(count("proven") > 0, "no proof was kept: {replayed}");
-        assert_eq!(count("faults"), 0, "{replayed}");
-    }
+    assert_replays(&devnet);
 
     let gone = devnet.nodes[5].node_id.clone();
     devnet.kill(&gone);

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use echonet_protocol::{
     announcement::{Announcement, LiveCheck},
+    audit::{AuditAnswer, AuditChallenge, AuditDigest, AuditVerdict, Maintenance, WitnessSet},
     content_id::ContentId,
     data::rows::Rows,
     identity::{Record, Signed},
@@ -102,12 +103,20 @@ fn signed_targets() -> Vec<Target> {
             "node descriptor" => signed::<NodeDescriptor>(b, &network),
             "membership claim" => signed::<Claim>(b, &network),
             "placement record" => PlacementRecord::decode(b, &network).is_ok(),
+            "witness set" => WitnessSet::decode(b).is_ok(),
+            "maintenance" => signed::<Maintenance>(b, &network),
+            "audit challenge" => signed::<AuditChallenge>(b, &network),
+            "audit answer" => signed::<AuditAnswer>(b, &network),
+            "audit verdict" => signed::<AuditVerdict>(b, &network),
+            "audit digest" => signed::<AuditDigest>(b, &network),
             other => panic!("{other}"),
         };
         let bytes_max = match name.as_str() {
             "placement record" => Placement::BYTES_MAX,
             "live check" => LiveCheck::BYTES_MAX,
             "membership claim" => Claim::BYTES_MAX,
+            "witness set" => params::WITNESS_SET_BYTES_MAX,
+            "audit verdict" => AuditVerdict::BYTES_MAX,
             _ => params::RECORD_BYTES_MAX,
         };
         Target { name, sample, bytes_max, decode: Box::new(decode) }

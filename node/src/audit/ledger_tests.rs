@@ -1,3 +1,5 @@
+//! The ledger of audits: chains, what is forgotten when, one digest of an epoch.
+
 use echonet_protocol::{
     audit::{AuditDigest, AuditResult, VerdictChallenge},
     bytes::BeaconSignature,
