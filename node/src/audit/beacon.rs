@@ -12,8 +12,8 @@ use echonet_protocol::{
 };
 use futures::{StreamExt as _, stream};
 
-use super::{Audit, locked};
-use crate::{clock, core::Core, serve::refuse};
+use super::{Audit, any_other_member, locked};
+use crate::{core::Core, serve::refuse};
 
 /// How often a missing beacon is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -65,15 +65,7 @@ async fn give_part(core: &Arc<Core>, epoch: Epoch) {
 
 /// Asks one member, another each time.
 async fn ask(core: &Arc<Core>, epoch: Epoch) {
-    let members = core.audit.sets.at(epoch);
-    let others: Vec<NodeId> =
-        members.iter().copied().filter(|member| *member != core.node_id()).collect();
-    if others.is_empty() {
-        return;
-    }
-    let at = clock::random_u64() % others.len() as u64;
-    // Below the number of members.
-    let member = others[usize::try_from(at).unwrap_or(0)];
+    let Some(member) = any_other_member(core, epoch) else { return };
     let answer = core.client.witness(&member, Ask::Beacon { epoch }).await;
     if let Ok(Answer::Beacon(Some(signature))) = answer {
         check(core, epoch, signature).await;

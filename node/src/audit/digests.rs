@@ -13,8 +13,11 @@ use echonet_protocol::{
 };
 use futures::{StreamExt as _, stream};
 
-use super::ledger::{Ledger, LedgerError};
-use crate::{clock, core::Core, serve::refuse};
+use super::{
+    any_other_member,
+    ledger::{Ledger, LedgerError},
+};
+use crate::{core::Core, serve::refuse};
 
 /// Nodes told at once.
 const PARALLEL: usize = 16;
@@ -109,15 +112,11 @@ pub(super) async fn verdicts(
     let verdicts = in_ledger(core, move |ledger, network| {
         let mut verdicts = ledger.verdicts(network, &witness, from, params::BATCH_ITEMS_MAX)?;
         let mut bytes = 0;
-        let fits = |verdict: &Signed<AuditVerdict>| {
+        let fits = |verdict: &&Signed<AuditVerdict>| {
             bytes += verdict.encode().len();
             bytes <= params::BATCH_BYTES_MAX
         };
-        let count = verdicts.iter().take_while({
-            let mut fits = fits;
-            move |verdict| fits(verdict)
-        });
-        let count = count.count();
+        let count = verdicts.iter().take_while(fits).count();
         verdicts.truncate(count);
         Ok(verdicts)
     });
@@ -133,15 +132,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         tokio::time::sleep(every).await;
         let now = core.epoch();
-        let members = core.audit.sets.at(now);
-        let others: Vec<NodeId> =
-            members.iter().copied().filter(|member| *member != core.node_id()).collect();
-        if others.is_empty() {
-            continue;
-        }
-        let at = clock::random_u64() % others.len() as u64;
-        // Below the number of members.
-        let member = others[usize::try_from(at).unwrap_or(0)];
+        let Some(member) = any_other_member(&core, now) else { continue };
         let epochs = (now.0.saturating_sub(EPOCHS_BACK)..now.0).map(Epoch).collect();
         let answer = core.client.witness(&member, Ask::Digests { epochs }).await;
         if let Ok(Answer::Digests { digests }) = answer

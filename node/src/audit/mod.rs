@@ -39,6 +39,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::{ask::run as ask, beacon::run as have_beacons, digests::run as exchange};
 use self::{due::DueHere, ledger::Ledger};
 use crate::{
+    clock,
     core::Core,
     net::gate::PeerInfo,
     serve::refuse,
@@ -149,6 +150,14 @@ fn own_share(
         return Err(invalid("of another member, or of another network"));
     }
     Ok((place, share))
+}
+
+/// A member of an epoch's witness set that is not this node, another each time.
+fn any_other_member(core: &Core, epoch: Epoch) -> Option<NodeId> {
+    let members = core.audit.sets.at(epoch).iter().copied();
+    let others: Vec<NodeId> = members.filter(|member| *member != core.node_id()).collect();
+    let at = clock::random_u64().checked_rem(others.len() as u64)?;
+    others.get(usize::try_from(at).ok()?).copied()
 }
 
 /// Answers another node.

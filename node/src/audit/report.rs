@@ -63,22 +63,18 @@ pub(crate) async fn replay(core: &Arc<Core>, verdict: String) -> ServiceResult<R
         let reason = "no such verdict is kept here; ask the witness that made it";
         return Err(ServiceError::new("not_found", reason));
     };
-    let network = core.network;
+    let (network, verdict) = (core.network, found.clone());
     let checked = tokio::task::spawn_blocking(move || match case {
         Some(case) => {
             let case = Case::decode(&case, &network, &Rows).map_err(|e| e.to_string())?;
             Ok((case.proven, case.faults))
         }
-        None => CheckedVerdict::new(found.clone(), &network)
+        None => CheckedVerdict::new(found, &network)
             .map(|_| (Vec::new(), Vec::new()))
             .map_err(|e| e.to_string()),
     });
     let (proven, faults) =
         checked.await.map_err(failed)?.map_err(|e| ServiceError::new("invalid", e))?;
-    let verdict = in_ledger(core, move |core| core.audit.ledger.verdict(&core.network, &hash));
-    let Some(verdict) = verdict.await? else {
-        return Err(ServiceError::new("not_found", "the verdict was forgotten meanwhile"));
-    };
     let is_signed_only =
         |result: &&AuditResult| result.outcome == Outcome::Pass && !proven.contains(&result.index);
     let signed_only = verdict.body.results.iter().filter(is_signed_only).map(|r| r.index);
